@@ -1,0 +1,116 @@
+"""The one door: fetch a thing together with the permission to see it.
+
+Strangers get NotFound, so that they cannot tell what exists. Nothing reaches a page or the API but through here.
+"""
+
+from django.db.models import QuerySet
+
+from annotate.errors import Forbidden, NotFound
+from annotate.models import (
+    Assignment,
+    Comparison,
+    Conversation,
+    Membership,
+    Project,
+    Ranking,
+    Role,
+    User,
+)
+
+READS_ALL = (Role.REVIEWER, Role.ADMIN, Role.ENGINEER)
+"""Roles that read the work of others in their projects."""
+
+
+def roles_of(user: User) -> set[str]:
+    """The names of the roles that a person has. Asked of the database once a request."""
+    if not hasattr(user, "_roles"):
+        user._roles = set(user.groups.values_list("name", flat=True))
+        if user.is_superuser:
+            user._roles.add(Role.ADMIN.value)
+    return user._roles
+
+
+def has_role(user: User, *roles: str) -> bool:
+    """Whether a person has one of these roles."""
+    return bool(roles_of(user) & {str(role) for role in roles})
+
+
+def require_role(user: User, *roles: str) -> None:
+    """Raises Forbidden unless the person has one of these roles."""
+    if not has_role(user, *roles):
+        names = " or ".join(Role(role).label.lower() for role in roles)
+        raise Forbidden(f"This is for the role {names}. Ask an admin if you need it.")
+
+
+def projects_of(user: User) -> QuerySet[Project]:
+    """The projects that a person works on, by name."""
+    return Project.objects.filter(memberships__user=user).order_by("name", "id")
+
+
+def project_for(user: User, slug: str) -> Project:
+    """A project that the person works on. Raises NotFound."""
+    project = projects_of(user).filter(slug=slug).first()
+    if project is None:
+        raise NotFound("There is no such project here.")
+    return project
+
+
+def reviewed_project_for(user: User, slug: str) -> Project:
+    """A project whose work of others the person may read. Raises NotFound or Forbidden."""
+    project = project_for(user, slug)
+    require_role(user, *READS_ALL)
+    return project
+
+
+def assignment_for(user: User, assignment_id: int) -> Assignment:
+    """The person's own assignment, with its project, comparison and conversation. Raises NotFound."""
+    assignment = (
+        Assignment.objects.filter(
+            pk=assignment_id, trainer=user, project__in=Membership.objects.filter(user=user).values("project")
+        )
+        .select_related("project", "iteration", "comparison", "conversation__prompt", "replacement")
+        .first()
+    )
+    if assignment is None:
+        raise NotFound("There is no such task here. It may belong to somebody else.")
+    return assignment
+
+
+def conversation_for(user: User, conversation_id: int) -> Conversation:
+    """A conversation that the person held, or that a reviewer, admin or engineer of its project reads."""
+    conversation = (
+        Conversation.objects.filter(
+            pk=conversation_id, project__in=Membership.objects.filter(user=user).values("project")
+        )
+        .select_related("project", "iteration", "trainer", "prompt")
+        .first()
+    )
+    if conversation is None or (conversation.trainer_id != user.pk and not has_role(user, *READS_ALL)):
+        raise NotFound("There is no such conversation here.")
+    return conversation
+
+
+def comparison_for(user: User, comparison_id: int) -> Comparison:
+    """A comparison of a project whose work of others the person reads. Raises NotFound."""
+    comparison = (
+        Comparison.objects.filter(pk=comparison_id, project__in=Membership.objects.filter(user=user).values("project"))
+        .select_related("project", "iteration", "message__conversation")
+        .first()
+    )
+    if comparison is None or not has_role(user, *READS_ALL):
+        raise NotFound("There is no such comparison here.")
+    return comparison
+
+
+def ranking_for(user: User, ranking_id: int) -> Ranking:
+    """The person's own ranking, or one that a reviewer, admin or engineer of its project reads."""
+    ranking = (
+        Ranking.objects.filter(
+            pk=ranking_id, comparison__project__in=Membership.objects.filter(user=user).values("project")
+        )
+        .select_related("comparison__project", "comparison__message", "assignment", "trainer")
+        .first()
+    )
+    if ranking is None or (ranking.trainer_id != user.pk and not has_role(user, *READS_ALL)):
+        raise NotFound("There is no such ranking here.")
+    return ranking

@@ -1,0 +1,76 @@
+"""The configured Celery app, and the bell: a message that says "look" and carries only an id.
+
+Ringing is best effort. A lost bell costs latency, because the sweep rings again; an extra one costs a query.
+"""
+
+import logging
+
+from celery import Celery
+from django.conf import settings
+from django.db import transaction
+from kombu import Connection
+from kombu.pools import producers
+
+logger = logging.getLogger(__name__)
+
+QUEUE = "bothsides"
+"""The queue of everything that is not one policy's."""
+
+app = Celery("bothsides", set_as_current=False)
+app.conf.update(
+    broker_url=settings.REDIS_URL,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={"global_keyprefix": "bothsides:celery:"},
+    task_default_queue=QUEUE,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_acks_late=False,
+    worker_hijack_root_logger=False,
+    enable_utc=True,
+    timezone="UTC",
+    beat_schedule={
+        "sweep": {
+            "task": "worker.sweep",
+            "schedule": settings.SWEEP_SECONDS,
+            "options": {"queue": QUEUE, "expires": settings.SWEEP_SECONDS},
+        }
+    },
+)
+
+_ringing = Connection(
+    settings.REDIS_URL,
+    transport_options={
+        "global_keyprefix": "bothsides:celery:",
+        "socket_timeout": 1,
+        "socket_connect_timeout": 1,
+        "max_retries": 0,
+        "retry_on_timeout": False,
+    },
+)
+
+
+def queue_of(policy_id: int) -> str:
+    """The Celery queue of one policy."""
+    return f"policy.{policy_id}"
+
+
+def ring(policy_id: int) -> None:
+    """Wake the workers of a policy once this transaction is committed."""
+    transaction.on_commit(lambda: ring_now(policy_id), robust=True)
+
+
+def ring_now(policy_id: int) -> None:
+    """Wake the workers of a policy. Takes a second at most; a failure is logged, never raised."""
+    try:
+        with producers[_ringing].acquire(block=True, timeout=1) as producer:
+            app.send_task(
+                "worker.look",
+                args=[policy_id],
+                queue=queue_of(policy_id),
+                producer=producer,
+                expires=60,
+                retry=False,
+            )
+    except Exception as error:
+        logger.warning("The bell of policy %s did not ring: %s", policy_id, error)

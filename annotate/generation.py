@@ -1,0 +1,328 @@
+"""Sampling jobs: asked for by pages and by the record's rules, claimed and closed by workers.
+
+waiting → claimed → done, failed, cancelled or refused. A worker's word counts only with its claim token, so
+that a late twin of a job that went to another worker changes nothing.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from annotate import bell, comparisons, prompts
+from annotate.errors import Conflict
+from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Message
+
+State = GenerationRequest.State
+Purpose = GenerationRequest.Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One text as an engine made it; times are in milliseconds from the claim."""
+
+    index: int
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    first_token_ms: int | None = None
+    total_ms: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What a worker learns when it renews: jobs that are no longer its own, and jobs to stop."""
+
+    lost: set[int]
+    cancelled: set[int]
+
+
+def request_reply(*, conversation: Conversation, assignment: Assignment) -> GenerationRequest:
+    """Ask for the next message of an open conversation. A second one while one is pending breaks a constraint."""
+    messages = list(conversation.messages.order_by("position"))
+    request = GenerationRequest.objects.create(
+        project_id=conversation.project_id,
+        policy_id=conversation.iteration.reply_policy_id,
+        purpose=Purpose.REPLY,
+        urgency=GenerationRequest.RANK_OF_PURPOSE[Purpose.REPLY],
+        conversation=conversation,
+        position=messages[-1].position + 1,
+        assignment=assignment,
+        messages=prompts.render(messages),
+        sampling=conversation.iteration.sampling,
+    )
+    bell.ring(request.policy_id)
+    return request
+
+
+def pending_reply(conversation: Conversation) -> GenerationRequest | None:
+    """The reply that is waited for, if any."""
+    return conversation.requests.filter(state__in=[State.WAITING, State.CLAIMED]).first()
+
+
+def last_failure(conversation: Conversation) -> GenerationRequest | None:
+    """The newest job of this conversation where it failed, was refused, or was stopped before a word came."""
+    newest = conversation.requests.order_by("-id").first()
+    if newest is None or newest.state not in (State.FAILED, State.REFUSED, State.CANCELLED):
+        return None
+    if newest.state == State.CANCELLED and conversation.messages.filter(completion__request=newest).exists():
+        return None
+    return newest
+
+
+CLAIM = """
+WITH picked AS (
+    SELECT id FROM annotate_generationrequest
+    WHERE state = 'waiting' AND policy_id = %(policy)s AND urgency >= %(from)s AND urgency < %(below)s
+      AND n <= %(most)s
+    ORDER BY urgency, id
+    FOR UPDATE SKIP LOCKED LIMIT 1
+)
+UPDATE annotate_generationrequest request
+SET state = 'claimed', claim_token = %(token)s, claimed_by = %(worker)s, attempt = attempt + 1,
+    claimed_at = clock_timestamp(), lease_until = clock_timestamp() + %(lease)s, reason = ''
+FROM picked WHERE request.id = picked.id
+RETURNING request.id
+"""
+
+BULK = GenerationRequest.RANK_OF_PURPOSE[Purpose.ALTERNATIVES]
+
+
+def claim(*, policy_id: int, worker: str, limit: int, bulk_limit: int) -> list[GenerationRequest]:
+    """Claim waiting jobs of a policy, replies first, up to `limit` texts of which bulk takes `bulk_limit`."""
+    claimed, room, bulk_room = [], limit, min(limit, bulk_limit)
+    for first, below in ((0, BULK), (BULK, BULK + 1)):
+        while True:
+            most = room if first < BULK else min(room, bulk_room)
+            if most < 1:
+                break
+            request = _claim_one(policy_id=policy_id, worker=worker, urgency=(first, below), most=most)
+            if request is None:
+                break
+            claimed.append(request)
+            room -= request.n
+            if first == BULK:
+                bulk_room -= request.n
+    return claimed
+
+
+def _claim_one(*, policy_id: int, worker: str, urgency: tuple[int, int], most: int) -> GenerationRequest | None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            CLAIM,
+            {
+                "policy": policy_id,
+                "worker": worker,
+                "from": urgency[0],
+                "below": urgency[1],
+                "most": most,
+                "token": uuid.uuid4(),
+                "lease": timedelta(seconds=settings.SAMPLING_LEASE_SECONDS),
+            },
+        )
+        row = cursor.fetchone()
+    return GenerationRequest.objects.get(pk=row[0]) if row else None
+
+
+RENEW = """
+UPDATE annotate_generationrequest request
+SET lease_until = clock_timestamp() + %(lease)s
+FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS held(id, token)
+WHERE request.id = held.id AND request.claim_token = held.token AND request.state = 'claimed'
+RETURNING request.id, request.stop_asked
+"""
+
+
+def renew(*, held: dict[int, uuid.UUID]) -> Renewal:
+    """Renew the leases of jobs, given with their claim tokens, in one statement."""
+    if not held:
+        return Renewal(lost=set(), cancelled=set())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            RENEW,
+            {
+                "lease": timedelta(seconds=settings.SAMPLING_LEASE_SECONDS),
+                "ids": list(held),
+                "tokens": list(held.values()),
+            },
+        )
+        ours = dict(cursor.fetchall())
+    return Renewal(lost=set(held) - set(ours), cancelled={pk for pk, stop in ours.items() if stop})
+
+
+def _close(request_id: int, token: uuid.UUID, state: str, **changes) -> GenerationRequest | None:
+    """Claimed → `state` under the token; None where the job is no longer the caller's."""
+    ended = None if state == State.WAITING else timezone.now()
+    changed = GenerationRequest.objects.filter(pk=request_id, state=State.CLAIMED, claim_token=token).update(
+        state=state, claim_token=None, lease_until=None, ended_at=ended, **changes
+    )
+    return GenerationRequest.objects.get(pk=request_id) if changed else None
+
+
+def _store(request: GenerationRequest, sampled: list[Sampled]) -> list[Completion]:
+    return Completion.objects.bulk_create(
+        Completion(
+            request=request,
+            index=one.index,
+            # PostgreSQL's text has no NUL.
+            text=one.text.replace("\x00", ""),
+            finish_reason=one.finish_reason,
+            prompt_tokens=one.prompt_tokens,
+            completion_tokens=one.completion_tokens,
+            first_token_ms=one.first_token_ms,
+            total_ms=one.total_ms,
+            seed=one.seed,
+        )
+        for one in sampled
+    )
+
+
+def _place_reply(request: GenerationRequest, completion: Completion) -> None:
+    """The reply becomes the conversation's next message, unless the conversation has ended meanwhile."""
+    conversation = Conversation.objects.select_for_update().get(pk=request.conversation_id)
+    if conversation.state != Conversation.State.OPEN or conversation.messages.count() != request.position:
+        return
+    Message.objects.create(
+        conversation=conversation,
+        position=request.position,
+        role=Message.ChatRole.ASSISTANT,
+        text=completion.text,
+        source=Message.Source.REPLY,
+        completion=completion,
+    )
+
+
+@transaction.atomic
+def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
+    """Store all texts of a job. False, and nothing changed, where it is no longer the caller's.
+
+    An empty reply is a failure that can be tried again.
+    """
+    if len(sampled) == 1 and not sampled[0].text.strip():
+        request = GenerationRequest.objects.get(pk=request_id)
+        if request.purpose == Purpose.REPLY:
+            reason = "The model ended its reply before its first word."
+            return fail(request_id=request_id, token=token, reason=reason, again=True)
+    request = _close(request_id, token, State.DONE, template_hash=template_hash)
+    if request is None:
+        return False
+    stored = _store(request, sampled)
+    if request.purpose == Purpose.REPLY:
+        _place_reply(request, stored[0])
+    else:
+        comparisons.settle(request.comparison_id)
+    return True
+
+
+@transaction.atomic
+def close_cancelled(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
+    """Close a job that a person stopped, with what was written so far (`[]`: nothing). False if not the caller's."""
+    request = _close(request_id, token, State.CANCELLED, template_hash=template_hash)
+    if request is None:
+        return False
+    stored = _store(request, [one for one in sampled if one.text.strip()])
+    if request.purpose == Purpose.REPLY and stored:
+        _place_reply(request, stored[0])
+    elif request.purpose == Purpose.ALTERNATIVES:
+        comparisons.settle(request.comparison_id)
+    return True
+
+
+@transaction.atomic
+def fail(*, request_id: int, token: uuid.UUID, reason: str, again: bool) -> bool:
+    """A job did not work. With `again` it waits once more until its attempts are used up. False if not the caller's."""
+    request = GenerationRequest.objects.get(pk=request_id)
+    if again and request.attempt < settings.GENERATION_ATTEMPTS:
+        closed = _close(request_id, token, State.WAITING, reason=reason)
+        if closed is not None:
+            bell.ring(closed.policy_id)
+        return closed is not None
+    closed = _close(request_id, token, State.FAILED, reason=reason)
+    if closed is None:
+        return False
+    if closed.purpose == Purpose.ALTERNATIVES:
+        comparisons.settle(closed.comparison_id)
+    return True
+
+
+@transaction.atomic
+def refuse(*, request_id: int, token: uuid.UUID, reason: str) -> bool:
+    """The context does not fit the model. A chat's last message goes back to the box. False if not the caller's."""
+    request = _close(request_id, token, State.REFUSED, reason=reason)
+    if request is None:
+        return False
+    if request.purpose == Purpose.ALTERNATIVES:
+        comparisons.settle(request.comparison_id)
+        return True
+    conversation = Conversation.objects.select_for_update().get(pk=request.conversation_id)
+    last = conversation.messages.order_by("-position").first()
+    if conversation.state == Conversation.State.OPEN and last.position == request.position - 1:
+        Assignment.objects.filter(conversation=conversation).update(
+            draft={"text": last.text}, draft_version=F("draft_version") + 1
+        )
+        last.delete()
+    return True
+
+
+@transaction.atomic
+def release(*, held: dict[int, uuid.UUID]) -> None:
+    """Give jobs back unfinished, as a worker does that ends. It does not count as an attempt."""
+    for request_id, token in held.items():
+        closed = _close(request_id, token, State.WAITING, attempt=F("attempt") - 1)
+        if closed is not None:
+            bell.ring(closed.policy_id)
+
+
+def stop(*, request: GenerationRequest) -> None:
+    """Ask that a job end. One that waits ends at once; the worker that holds one closes it with its text so far."""
+    ended = GenerationRequest.objects.filter(pk=request.pk, state=State.WAITING).update(
+        state=State.CANCELLED, ended_at=timezone.now(), stop_asked=True
+    )
+    if not ended:
+        GenerationRequest.objects.filter(pk=request.pk, state=State.CLAIMED).update(stop_asked=True)
+        bell.ring(request.policy_id)
+
+
+@transaction.atomic
+def try_again(*, request: GenerationRequest) -> None:
+    """A failed job waits once more, with all its attempts. Raises Conflict where it no longer applies."""
+    if request.purpose == Purpose.REPLY:
+        conversation = Conversation.objects.select_for_update().get(pk=request.conversation_id)
+        current = conversation.state == Conversation.State.OPEN
+        if not current or pending_reply(conversation) or conversation.messages.count() != request.position:
+            raise Conflict("The conversation has gone on without this reply.")
+    else:
+        comparison = Comparison.objects.select_for_update().get(pk=request.comparison_id)
+        if comparison.state not in (Comparison.State.SAMPLING, Comparison.State.FAILED):
+            raise Conflict("The comparison has opened without these alternatives.")
+        if comparison.iteration.state != "open":
+            raise Conflict("The iteration is no longer open.")
+        comparison.state, comparison.reason = Comparison.State.SAMPLING, ""
+        comparison.save(update_fields=["state", "reason"])
+    changed = GenerationRequest.objects.filter(pk=request.pk, state=State.FAILED).update(
+        state=State.WAITING, attempt=0, ended_at=None, stop_asked=False, reason=""
+    )
+    if not changed:
+        raise Conflict("Only a failed request can be tried again.")
+    bell.ring(request.policy_id)
+
+
+@transaction.atomic
+def expire_leases() -> int:
+    """Jobs whose worker fell silent: wait again, fail after the last attempt, or end where a stop was asked."""
+    late = GenerationRequest.objects.select_for_update(skip_locked=True).filter(
+        state=State.CLAIMED, lease_until__lt=timezone.now()
+    )[:200]
+    for request in (found := list(late)):
+        if request.stop_asked:
+            close_cancelled(request_id=request.pk, token=request.claim_token, sampled=[], template_hash="")
+        else:
+            reason = f"The worker {request.claimed_by} fell silent."
+            fail(request_id=request.pk, token=request.claim_token, reason=reason, again=True)
+    return len(found)

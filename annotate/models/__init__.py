@@ -1,0 +1,36 @@
+"""The nouns: fields, constraints and querysets, one file a group."""
+
+from .assignments import Assignment, QueueCursor, SkipReason
+from .comparisons import Candidate, Comparison
+from .conversations import Conversation, Message
+from .exports import Export
+from .generation import Completion, GenerationRequest
+from .policies import Policy
+from .projects import GuidelineVersion, Iteration, Membership, Project
+from .prompts import Prompt
+from .rankings import Flag, RankedCandidate, Ranking
+from .users import Role, User
+
+__all__ = [
+    "Assignment",
+    "Candidate",
+    "Comparison",
+    "Completion",
+    "Conversation",
+    "Export",
+    "Flag",
+    "GenerationRequest",
+    "GuidelineVersion",
+    "Iteration",
+    "Membership",
+    "Message",
+    "Policy",
+    "Project",
+    "Prompt",
+    "QueueCursor",
+    "RankedCandidate",
+    "Ranking",
+    "Role",
+    "SkipReason",
+    "User",
+]

@@ -1,0 +1,79 @@
+"""Comparisons: one context and the candidates for its next message."""
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+
+
+class Comparison(models.Model):
+    """The context of one selected message, and the completions that are ranked for its place."""
+
+    class State(models.TextChoices):
+        SAMPLING = "sampling", "Sampling: alternatives are being drawn"
+        OPEN = "open", "Open: waits for rankings"
+        CLOSED = "closed", "Closed: all rankings are in"
+        FAILED = "failed", "Failed: fewer than two distinct candidates, or its round was closed"
+
+    project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="comparisons")
+    iteration = models.ForeignKey("annotate.Iteration", models.PROTECT, related_name="comparisons")
+    message = models.ForeignKey(
+        "annotate.Message",
+        models.PROTECT,
+        related_name="comparisons",
+        help_text="The selected message; the messages before it are the context.",
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.SAMPLING)
+    k = models.PositiveSmallIntegerField("K", validators=[MinValueValidator(2), MaxValueValidator(9)])
+    overlap = models.PositiveSmallIntegerField()
+    draw_seed = models.CharField(max_length=64, help_text="What the draw was made from, so that it can be redone.")
+    draw_size = models.PositiveIntegerField(help_text="How many messages were eligible.")
+    draw_index = models.PositiveIntegerField(help_text="Which of them was drawn, from 0.")
+    reason = models.CharField(max_length=200, blank=True, help_text="Why it failed.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    opened_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["iteration", "message"], name="comparison_message_once_an_iteration"),
+            models.CheckConstraint(
+                condition=models.Q(draw_index__lt=models.F("draw_size")), name="comparison_drawn_from_set"
+            ),
+            models.CheckConstraint(condition=models.Q(k__gte=2, k__lte=9), name="comparison_k_2_to_9"),
+            models.CheckConstraint(condition=models.Q(overlap__gte=1), name="comparison_overlap_from_1"),
+            models.CheckConstraint(
+                condition=models.Q(state__in=["sampling", "failed"], opened_at__isnull=True)
+                | models.Q(state__in=["open", "closed"], opened_at__isnull=False),
+                name="comparison_opened_has_time",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(state="closed", closed_at__isnull=False)
+                | (~models.Q(state="closed") & models.Q(closed_at__isnull=True)),
+                name="comparison_closed_has_time",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["project", "state", "id"], name="comparison_listing"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Comparison {self.pk}"
+
+
+class Candidate(models.Model):
+    """One completion in a comparison. Frozen when the comparison opens."""
+
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="candidates")
+    completion = models.ForeignKey("annotate.Completion", models.PROTECT, related_name="candidates")
+    original = models.BooleanField(default=False, help_text="Whether it is the selected message itself.")
+
+    class Meta:
+        ordering = ["comparison", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["comparison", "completion"], name="candidate_once"),
+            models.UniqueConstraint(
+                fields=["comparison"], condition=models.Q(original=True), name="candidate_one_original"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Candidate {self.pk} of comparison {self.comparison_id}"

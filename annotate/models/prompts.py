@@ -1,0 +1,33 @@
+"""Prompts: optional openings of conversations."""
+
+from django.db import models
+
+
+class Prompt(models.Model):
+    """An opening that a trainer may start from, once a project (by its text's digest)."""
+
+    project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="prompts")
+    text = models.TextField()
+    digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of the text.")
+    family = models.CharField(
+        max_length=64, editable=False, help_text="Texts that are the same but for case, space and punctuation."
+    )
+    use_case = models.CharField(max_length=40, blank=True, help_text="For example: brainstorming, open QA.")
+    source = models.CharField(max_length=200, blank=True, help_text="The file or set that it came from.")
+    source_id = models.CharField(max_length=200, blank=True, help_text="Its name in the source.")
+    uses = models.PositiveIntegerField(default=0, help_text="Conversations that were opened with it.")
+    active = models.BooleanField(default=True, help_text="Whether new conversations may open with it.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "digest"], name="prompt_once_a_project"),
+            models.CheckConstraint(condition=~models.Q(text=""), name="prompt_not_empty"),
+        ]
+        indexes = [
+            models.Index(fields=["project", "uses", "id"], condition=models.Q(active=True), name="prompt_next_to_use"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text if len(self.text) <= 80 else f"{self.text[:79]}…"

@@ -1,0 +1,50 @@
+"""People: invited by a link, with a role, to a project."""
+
+from django.conf import settings
+from django.contrib.auth.models import Group, Permission
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import transaction
+from django.urls import reverse
+from sesame.utils import get_query_string
+
+from annotate.errors import Invalid
+from annotate.models import Membership, Project, Role, User
+
+
+@transaction.atomic
+def invite(*, email: str, role: str, project: Project | None = None, name: str = "") -> User:
+    """The user with this address, made where there is none, with the role and as a member of the project.
+
+    Raises Invalid for a bad address or an unknown role.
+    """
+    email = email.strip().lower()
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise Invalid(f"{email or 'An empty text'} is no e-mail address.") from None
+    if role not in Role.values:
+        raise Invalid(f"There is no role {role}. Roles: {', '.join(Role.values)}.")
+    user = User.objects.filter(email=email).first() or User.objects.create_user(email, name=name)
+    give_role(user=user, role=role)
+    if project is not None:
+        Membership.objects.get_or_create(project=project, user=user)
+    return user
+
+
+@transaction.atomic
+def give_role(*, user: User, role: str) -> None:
+    """Put a person into the group of a role. Admins may enter the admin site and change everything of the record there."""
+    group, made = Group.objects.get_or_create(name=Role(role).value)
+    if role == Role.ADMIN:
+        if made or not group.permissions.exists():
+            group.permissions.set(Permission.objects.filter(content_type__app_label__in=["annotate", "authtoken"]))
+        if not user.is_staff:
+            user.is_staff = True
+            user.save(update_fields=["is_staff"])
+    user.groups.add(group)
+
+
+def sign_in_link(user: User) -> str:
+    """A link that opens a page whose button signs this person in, for as long as SESAME_MAX_AGE says."""
+    return f"{settings.SITE_URL}{reverse('sign_in_link')}{get_query_string(user)}"

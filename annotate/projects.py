@@ -1,0 +1,78 @@
+"""Projects: their guidelines and their prompts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Max
+
+from annotate import derive
+from annotate.errors import Invalid
+from annotate.models import GuidelineVersion, Project, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A prompt as it is brought in: its text and where it came from."""
+
+    text: str
+    use_case: str = ""
+    source: str = ""
+    source_id: str = ""
+
+
+@transaction.atomic
+def set_guidelines(*, project: Project, text: str) -> GuidelineVersion:
+    """A new version of the guidelines, in Markdown; the newest one where the text is the same."""
+    Project.objects.select_for_update().get(pk=project.pk)
+    newest = current_guidelines(project)
+    if newest is not None and newest.text == text:
+        return newest
+    last = project.guideline_versions.aggregate(last=Max("number"))["last"] or 0
+    return GuidelineVersion.objects.create(project=project, number=last + 1, text=text)
+
+
+def current_guidelines(project: Project) -> GuidelineVersion | None:
+    """The newest version of a project's guidelines, if it has any."""
+    return project.guideline_versions.order_by("-number").first()
+
+
+@transaction.atomic
+def add_prompts(*, project: Project, openings: Iterable[Opening]) -> tuple[int, int]:
+    """Add prompts that the project does not have yet. How many came in, and how many it had (or came twice)."""
+    before = project.prompts.count()
+    seen, batch = 0, []
+    for opening in openings:
+        seen += 1
+        batch.append(make_prompt(project=project, opening=opening))
+        if len(batch) == 1000:
+            Prompt.objects.bulk_create(batch, ignore_conflicts=True)
+            batch = []
+    Prompt.objects.bulk_create(batch, ignore_conflicts=True)
+    added = project.prompts.count() - before
+    return added, seen - added
+
+
+def make_prompt(*, project: Project, opening: Opening) -> Prompt:
+    """A prompt with what derives from its text, not yet stored. Raises Invalid where the text is empty."""
+    text = opening.text.replace("\r\n", "\n").replace("\x00", "").strip()
+    if not text:
+        raise Invalid("A prompt needs a text.")
+    return Prompt(
+        project=project,
+        text=text,
+        digest=derive.digest_of(text),
+        family=derive.family_of(text),
+        use_case=opening.use_case,
+        source=opening.source,
+        source_id=opening.source_id,
+    )
+
+
+def project_named(slug: str) -> Project:
+    """A project by its slug, for commands. Raises Invalid with the names that there are."""
+    project = Project.objects.filter(slug=slug).first()
+    if project is None:
+        names = ", ".join(Project.objects.order_by("slug").values_list("slug", flat=True)[:20])
+        raise Invalid(f"There is no project {slug}. Projects: {names or 'none yet; make one in the admin site'}.")
+    return project

@@ -1,0 +1,96 @@
+"""What is being generated, as it comes: one Redis stream an assignment. Nothing here is the record.
+
+An event is a JSON object: `kind` (reset, text, done, stopped, failed, refused), `request`, `index`,
+`attempt`; a text event also has `offset` in characters, `text`, and `whole` where it holds all so far.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from functools import cache
+
+import redis
+from django.conf import settings
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 5000
+"""Events kept of one assignment: many times those of the longest reply."""
+
+
+@cache
+def client() -> redis.Redis:
+    """The connection pool of this process; each call waits two seconds at most."""
+    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=1, decode_responses=True)
+
+
+def key_of(assignment_id: int) -> str:
+    """The key of an assignment's stream."""
+    return f"bothsides:stream:{assignment_id}"
+
+
+def publish(assignment_id: int, events: list[dict]) -> None:
+    """Append events. Best effort: a failure is logged, because the final text is in the database."""
+    try:
+        with client().pipeline(transaction=False) as pipe:
+            for event in events:
+                pipe.xadd(key_of(assignment_id), {"e": json.dumps(event)}, maxlen=LONGEST, approximate=True)
+            pipe.expire(key_of(assignment_id), settings.STREAM_TTL_SECONDS)
+            pipe.execute()
+    except redis.RedisError as error:
+        logger.warning("The stream of assignment %s took nothing: %s", assignment_id, error)
+
+
+def read(assignment_id: int, after: str = "0", *, wait: float = 1.0) -> Iterator[tuple[str, dict] | None]:
+    """Events after an id (`0`: from the first one kept), for ever; None whenever `wait` seconds (up to
+    1.5) brought nothing, so that the caller can look up, send a sign of life or stop.
+
+    While Redis is away it yields None at the same pace.
+    """
+    last = after
+    while True:
+        try:
+            found = client().xread({key_of(assignment_id): last}, block=max(1, int(wait * 1000)), count=500)
+        except redis.RedisError as error:
+            logger.warning("The stream of assignment %s cannot be read: %s", assignment_id, error)
+            time.sleep(wait)
+            found = []
+        if not found:
+            yield None
+            continue
+        for event_id, fields in found[0][1]:
+            last = event_id
+            yield event_id, json.loads(fields["e"])
+
+
+HEARTBEAT = "bothsides:worker:"
+"""The beginning of the key under which each worker says what it holds; the key expires."""
+
+
+def heartbeats() -> dict[str, dict]:
+    """What each living worker last said, by its name: `{"policies": {id: {"state", "reason"}}, "at": …}`.
+
+    Raises redis.RedisError where Redis does not answer.
+    """
+    keys = list(client().scan_iter(match=f"{HEARTBEAT}*", count=100))
+    values = client().mget(keys) if keys else []
+    return {
+        key.removeprefix(HEARTBEAT): json.loads(value)
+        for key, value in zip(keys, values, strict=True)
+        if value is not None
+    }
+
+
+def policy_state(policy_id: int) -> tuple[str, str]:
+    """How replies of a policy stand: `ready`, `loading`, `failed` or `absent`, and the reason where one is known."""
+    try:
+        said = [beat["policies"].get(str(policy_id)) for beat in heartbeats().values()]
+    except redis.RedisError:
+        return "absent", "The message broker does not answer."
+    held = [state for state in said if state]
+    for wanted in ("ready", "loading", "failed"):
+        for state in held:
+            if state["state"] == wanted:
+                return wanted, state.get("reason", "")
+    return "absent", "No worker is running for this policy."

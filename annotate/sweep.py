@@ -1,0 +1,25 @@
+"""The sweep: what time alone changes, and what a crash or a lost bell left behind. Safe to run twice at once."""
+
+import logging
+
+from annotate import assignments, bell, comparisons, generation, iterations
+from annotate.models import GenerationRequest
+
+logger = logging.getLogger(__name__)
+
+
+def run() -> dict[str, int]:
+    """Let leases run out, settle what is stuck, close rounds, ring for work that waits. What was done, counted."""
+    done = {
+        "assignments expired": assignments.expire(),
+        "requests given back": generation.expire_leases(),
+        "comparisons settled": comparisons.repair(),
+        "conversations abandoned": assignments.abandon_old(),
+        "iterations closed": iterations.close_finished(),
+    }
+    waiting = GenerationRequest.objects.filter(state=GenerationRequest.State.WAITING, policy__active=True)
+    for policy_id in waiting.values_list("policy_id", flat=True).distinct():
+        bell.ring_now(policy_id)
+    if any(done.values()):
+        logger.info("Sweep: %s", ", ".join(f"{count} {what}" for what, count in done.items() if count))
+    return done
