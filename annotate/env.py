@@ -1,0 +1,109 @@
+"""The environment, read in one place and only by settings.py.
+
+Every function reads one variable, remembers it for the documentation and returns a value of the right type.
+A value that cannot be used raises BadSetting, whose message names the variable and never shows a secret.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class BadSetting(ImproperlyConfigured):
+    """An environment variable holds something that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable that the settings read: its default as it is documented, and its meaning in a sentence."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+variables: dict[str, Variable] = {}
+
+_YES = {"1", "true", "yes", "on"}
+_NO = {"0", "false", "no", "off"}
+
+
+def text(name: str, default: str, meaning: str, *, choices: Sequence[str] = ()) -> str:
+    """A string; empty counts as unset. Raises BadSetting when there are choices and it is none of them."""
+    value = _read(name, default, meaning)
+    if choices and value not in choices:
+        raise BadSetting(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def secret(name: str, meaning: str) -> str:
+    """A string that may lie in a file instead: NAME_FILE is its path. Empty when neither is set.
+
+    Raises BadSetting when both are set or the file cannot be read.
+    """
+    value = _read(name, "", f"{meaning} (or {name}_FILE: a file that holds it)")
+    path = os.environ.get(f"{name}_FILE", "").strip()
+    if not path:
+        return value
+    if value:
+        raise BadSetting(f"{name} and {name}_FILE are both set; keep one")
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise BadSetting(f"{name}_FILE cannot be read: {error.strerror}: {path}") from None
+
+
+def integer(name: str, default: int, meaning: str, *, least: int = 0, most: int | None = None) -> int:
+    """A whole number within [least, most]. Raises BadSetting otherwise."""
+    return _numeric(name, default, meaning, int, "a whole number", least, most)
+
+
+def number(name: str, default: float, meaning: str, *, least: float = 0, most: float | None = None) -> float:
+    """A number, decimals allowed, within [least, most]. Raises BadSetting otherwise."""
+    return _numeric(name, default, meaning, float, "a number", least, most)
+
+
+def flag(name: str, default: bool, meaning: str) -> bool:
+    """Yes or no, written as 1/0, true/false, yes/no or on/off. Raises BadSetting for anything else."""
+    value = _read(name, "yes" if default else "no", meaning).lower()
+    if value not in _YES | _NO:
+        raise BadSetting(f"{name} must be yes or no, not {value!r}")
+    return value in _YES
+
+
+def words(name: str, default: Sequence[str], meaning: str) -> list[str]:
+    """A list separated by commas; blanks around the items and empty items are dropped."""
+    value = _read(name, ",".join(default), meaning)
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def folder(name: str, default: Path, meaning: str, *, shown_default: str) -> Path:
+    """An absolute path; a relative one is taken from the working directory. Need not exist.
+
+    Raises BadSetting when something other than a folder lies there.
+    """
+    path = Path(_read(name, "", meaning, shown_default) or default).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise BadSetting(f"{name} is not a folder: {path}")
+    return path
+
+
+def _read(name: str, default: str, meaning: str, shown_default: str | None = None) -> str:
+    variables[name] = Variable(name, default if shown_default is None else shown_default, meaning)
+    return os.environ.get(name, "").strip() or default
+
+
+def _numeric(name: str, default, meaning: str, convert: Callable, kind: str, least, most):
+    raw = _read(name, str(default), meaning)
+    try:
+        value = convert(raw)
+    except ValueError:
+        raise BadSetting(f"{name} must be {kind}, not {raw!r}") from None
+    # "nan" is a float to Python and is neither below nor above anything.
+    if not value >= least or (most is not None and not value <= most):
+        limits = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise BadSetting(f"{name} must be {limits}, not {raw}")
+    return value

@@ -1,0 +1,78 @@
+"""PostgreSQL and Valkey for the tests: one pair a run, in a temporary folder, shared by the xdist workers.
+
+They start while this file is imported: the settings read their addresses, and test modules and the conftest
+files of folders below import models, which need the settings.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from annotate import embedded
+
+_servers: list[embedded.Server] = []
+
+
+def _start_servers() -> None:
+    home = Path(tempfile.mkdtemp(prefix="bothsides-test-"))
+    atexit.register(_stop_servers, home)
+    # Whitenoise warns of a missing folder in every client.
+    (home / "static").mkdir()
+    _servers.extend(embedded.start(home, throwaway=True))
+    database, broker = _servers
+    os.environ |= {
+        "BOTHSIDES_HOME": str(home),
+        "DATABASE_URL": database.url,
+        "REDIS_URL": broker.url,
+        "SECRET_KEY": "of-tests-only-" * 4,
+        "SITE_URL": "http://127.0.0.1:8000",
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+def _stop_servers(home: Path) -> None:
+    embedded.stop(_servers)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _use_settings() -> None:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "annotate.settings"
+    import django
+    from django.conf import settings
+
+    # Names with hashes exist only after collectstatic.
+    settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    django.setup()
+
+
+_xdist_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if not _xdist_worker:
+    _start_servers()
+else:
+    # Of one Valkey, workers gw0, gw1, … have the databases 1, 2, …
+    _number = int(_xdist_worker.removeprefix("gw")) + 1
+    os.environ["REDIS_URL"] = f"{os.environ['REDIS_URL'].rpartition('/')[0]}/{_number}"
+_use_settings()
+
+
+@pytest.fixture(autouse=True)
+def empty_broker() -> None:
+    """Every test begins with an empty Redis database."""
+    from annotate import streams
+
+    streams.client().flushdb()
+
+
+@pytest.fixture
+def private_servers(tmp_path: Path) -> Iterator[list[embedded.Server]]:
+    """A PostgreSQL and a Valkey of the test's own, `[postgres, valkey]`, which it may kill or flush."""
+    home = tmp_path / "private"
+    servers = embedded.start(home, throwaway=True)
+    yield servers
+    embedded.stop(servers)

@@ -1,0 +1,1 @@
+"""Samples completions; the only place for Celery tasks and torch."""
