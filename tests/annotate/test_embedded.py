@@ -1,7 +1,6 @@
 """The embedded PostgreSQL and Valkey: start, stop, crash, and what is left behind."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -74,9 +73,10 @@ def test_data_outlives_a_stop(started, tmp_path):
 def test_data_outlives_a_crash(started, tmp_path):
     postgres, _ = started(tmp_path, throwaway=False)
     _keep(postgres.url, "kept")
-    for process in [*psutil.Process(postgres.process.pid).children(), postgres.process]:
-        process.send_signal(signal.SIGKILL)
+    others = psutil.Process(postgres.process.pid).children()
+    postgres.process.kill()
     postgres.process.wait(10)
+    psutil.wait_procs(others, 10)
     assert embedded.addresses(tmp_path) is None
     assert _kept(started(tmp_path)[0].url) == "kept"
 
