@@ -1,4 +1,4 @@
-"""What all commands share: a refusal is one line on standard error and exit code 2, and `--help` ends with an example."""
+"""What all commands share: a refusal is one line on stderr and exit code 2, and `--help` ends with an example."""
 
 from argparse import RawDescriptionHelpFormatter
 
