@@ -128,14 +128,18 @@ def claim(*, user: User, project: Project, kinds: list[str] | None = None, ahead
     for last in (False, True):
         try:
             with transaction.atomic():
-                return _claim(user, project, kinds or project.kinds, ahead)
+                assignment = _claim(user, project, kinds or project.kinds, ahead)
+            break
         except IntegrityError:
             if last:
                 raise Conflict("Another tab of yours is taking work at this moment. Try again.") from None
-    raise AssertionError("unreachable")
+    # Raised only here, because what the search has learnt is to be committed.
+    if assignment is None:
+        raise NothingLeft("There is nothing left for you here at the moment.")
+    return assignment
 
 
-def _claim(user: User, project: Project, kinds: list[str], ahead: bool) -> Assignment:
+def _claim(user: User, project: Project, kinds: list[str], ahead: bool) -> Assignment | None:
     held = {
         assignment.seat: assignment
         for assignment in Assignment.objects.filter(project=project, trainer=user, state=State.HELD)
@@ -156,7 +160,7 @@ def _claim(user: User, project: Project, kinds: list[str], ahead: bool) -> Assig
             if kind == Assignment.Kind.CHAT:
                 openings.open_for(assignment=assignment)
             return assignment
-    raise NothingLeft("There is nothing left for you here at the moment.")
+    return None
 
 
 def _claim_slot(user: User, project: Project, kind: str, *, seat: int) -> int | None:
@@ -256,7 +260,7 @@ def skip(*, assignment: Assignment, user: User, reason: str, note: str = "") -> 
     """Pass a held slot on, with a reason. Its comparison does not come back to the same trainer."""
     if reason not in SkipReason.values:
         raise Invalid(f"Choose why you skip: {', '.join(SkipReason.values)}.")
-    if not _end(assignment, State.HELD, State.SKIPPED, skip_reason=reason, skip_note=note[:2000]):
+    if not _end(assignment, State.HELD, State.SKIPPED, user=user, skip_reason=reason, skip_note=note[:2000]):
         assignment.refresh_from_db(fields=["state"])
         raise Conflict(f"This task was {assignment.state} already.")
     _replace(assignment)
@@ -379,7 +383,7 @@ def free_up_to(*, user: User, project: Project, kind: str, most: int = 99) -> in
                   AND NOT EXISTS (
                       SELECT FROM annotate_assignment mine
                       WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s)
-                LIMIT %(most)s) some
+                LIMIT %(most)s) counted
             """,
             {
                 "project": project.pk,

@@ -1,0 +1,143 @@
+"""Select and sample: the draw, the candidates, and what may go wrong."""
+
+from collections import Counter
+
+import pytest
+from scipy.stats import chisquare
+
+from annotate import comparisons, derive
+from annotate.errors import Conflict
+from annotate.models import Assignment, Comparison, Completion, Iteration
+from tests import factory
+
+pytestmark = pytest.mark.django_db
+
+State = Comparison.State
+
+
+@pytest.fixture
+def project():
+    return factory.project(overlap=2)
+
+
+def sampling(project):
+    return Comparison.objects.get(message__conversation=factory.finished_chat(project))
+
+
+def test_it_opens_when_the_alternatives_are_there(project):
+    comparison = sampling(project)
+    author = comparison.message.conversation.trainer
+    factory.answer(comparison.requests.get(), "One", "Two", "Three")
+    comparison.refresh_from_db()
+    assert comparison.state == State.OPEN
+    candidates = list(comparison.candidates.all())
+    assert [candidate.completion.text for candidate in candidates if not candidate.original] == ["One", "Two", "Three"]
+    (original,) = [candidate for candidate in candidates if candidate.original]
+    assert original.completion.message == comparison.message
+    slots = list(comparison.assignments.order_by("ordinal"))
+    assert [(slot.kind, slot.state, slot.ordinal, slot.author) for slot in slots] == [
+        ("rank", "free", 1, author),
+        ("rank", "free", 2, author),
+    ]
+
+
+def test_duplicates_and_empty_ones_are_drawn_again_and_kept_with_their_reason(project):
+    comparison = sampling(project)
+    factory.answer(comparison.requests.get(), " One\n", "One", " \n")
+    comparison.refresh_from_db()
+    assert comparison.state == State.SAMPLING
+    again = comparison.requests.get(state="waiting")
+    assert again.n == 2
+    factory.answer(again, comparison.message.text, "Two")
+    factory.answer(comparison.requests.get(state="waiting"), "Three")
+    comparison.refresh_from_db()
+    assert comparison.state == State.OPEN
+    texts = sorted(comparison.candidates.values_list("completion__text", flat=True))
+    assert texts == sorted([" One\n", "Two", "Three", comparison.message.text])
+    assert Counter(Completion.objects.exclude(rejected="").values_list("rejected", flat=True)) == {
+        "duplicate": 2,
+        "empty": 1,
+    }
+
+
+def test_a_missing_place_is_drawn_again_three_times_at_most(project):
+    comparison = sampling(project)
+    for _ in range(4):
+        request = comparison.requests.get(state="waiting")
+        factory.answer(request, *["Same"] * request.n)
+    comparison.refresh_from_db()
+    assert (comparison.state, comparison.requests.count(), comparison.candidates.count()) == (State.OPEN, 4, 2)
+
+
+def test_without_any_alternative_it_fails(project):
+    comparison = sampling(project)
+    for _ in range(4):
+        request = comparison.requests.get(state="waiting")
+        factory.answer(request, *[comparison.message.text] * request.n)
+    comparison.refresh_from_db()
+    assert (comparison.state, comparison.reason) == (State.FAILED, "No distinct alternative came in 4 draws.")
+    assert not Assignment.objects.filter(kind="rank").exists()
+
+
+def test_the_draw_can_be_made_again(project):
+    conversation = factory.finished_chat(project, turns=5)
+    comparison = Comparison.objects.get()
+    assert derive.draw(project.secret, "conversation", conversation.pk, 5) == (
+        comparison.draw_seed,
+        comparison.draw_index,
+    )
+
+
+def test_the_draw_is_uniform():
+    """3,000 conversations of known lengths: no place is favoured, for any length and over all of them."""
+    secret = "c0ffee" + "0" * 58
+    for length in (2, 3, 5, 8):
+        drawn = Counter(derive.draw(secret, "conversation", number, length)[1] for number in range(1, 751))
+        counts = [drawn[index] for index in range(length)]
+        assert sum(counts) == 750
+        assert chisquare(counts).pvalue > 0.001
+
+
+def test_repair_settles_what_no_request_will_settle(project):
+    comparison = sampling(project)
+    comparison.requests.update(state="cancelled", ended_at=comparison.created_at)
+    assert comparisons.repair() == 1
+    assert comparison.requests.get(state="waiting").n == 3
+    assert comparisons.repair() == 0
+
+
+def test_context_is_what_stands_before(project):
+    factory.finished_chat(project, turns=4)
+    comparison = Comparison.objects.get()
+    context = comparisons.context(comparison)
+    assert [message.position for message in context] == list(range(comparison.message.position))
+
+
+def test_shown_hides_where_answers_come_from(project):
+    comparison = factory.open_comparison(project)
+    from annotate import assignments
+
+    slot = assignments.claim(user=factory.trainer(project), project=project)
+    shown = comparisons.shown(slot)
+    assert [one.letter for one in shown] == list("ABCD")
+    assert [one.candidate_id for one in shown] == slot.shown_order
+    assert {one.text for one in shown} == set(comparison.candidates.values_list("completion__text", flat=True))
+
+
+def test_sampling_over_finished_chats(project):
+    for _ in range(3):
+        factory.finished_chat(project, turns=3)
+    assert Comparison.objects.count() == 3
+    made = comparisons.sample(project=project, count=4)
+    assert len(made) == 4
+    assert len({comparison.message_id for comparison in Comparison.objects.all()}) == 7
+    assert [comparison.draw_size for comparison in made] == [6, 5, 4, 3]
+    assert all(comparison.requests.get().n == 3 for comparison in made)
+    assert len(comparisons.sample(project=project, count=100)) == 2
+    assert comparisons.sample(project=project, count=1) == []
+
+
+def test_sampling_needs_an_open_iteration(project):
+    Iteration.objects.update(state=Iteration.State.CLOSING)
+    with pytest.raises(Conflict):
+        comparisons.sample(project=project, count=1)
