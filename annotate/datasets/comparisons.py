@@ -1,0 +1,223 @@
+"""Comparisons as training data: which rankings count, and the lines that each format makes of one.
+
+`ranked` holds everything; the other formats are made from its line. Ranks are dense, 0 is best, equal ranks are ties.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import combinations
+
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import F, OuterRef, QuerySet
+from django.db.models.functions import JSONObject
+
+from annotate import derive
+from annotate.datasets import shapes
+from annotate.models import Assignment, Comparison, Message, Policy, Project, RankedCandidate, Ranking
+
+CHUNK = 200
+"""Rows that are fetched at once: the memory that an export takes, whatever its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which rankings are wanted: by default the submitted ones of closed comparisons.
+
+    `include` may hold `open` (also those of open comparisons) and `surplus` (also those that came in too late).
+    """
+
+    iteration: int | None = None
+    split: str | None = None
+    since: datetime | None = None
+    include: frozenset[str] = field(default_factory=frozenset)
+
+    def as_json(self) -> dict:
+        """The filters as manifest and record keep them."""
+        return {
+            "iteration": self.iteration,
+            "split": self.split,
+            "since": self.since.isoformat() if self.since else None,
+            "include": sorted(self.include),
+        }
+
+
+INCLUDE = ("open", "surplus")
+
+
+def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
+    """The current rankings that count under these filters; `split` is left to the lines, as it is not stored."""
+    comparison_states = [Comparison.State.CLOSED]
+    assignment_states = [Assignment.State.SUBMITTED]
+    if "open" in filters.include:
+        comparison_states.append(Comparison.State.OPEN)
+    if "surplus" in filters.include:
+        assignment_states.append(Assignment.State.SURPLUS)
+    found = Ranking.objects.filter(
+        current=True,
+        comparison__project=project,
+        comparison__state__in=comparison_states,
+        assignment__state__in=assignment_states,
+    )
+    if filters.iteration is not None:
+        found = found.filter(comparison__iteration__number=filters.iteration)
+    if filters.since is not None:
+        found = found.filter(created_at__gte=filters.since)
+    return found
+
+
+def whole_rows(found: QuerySet[Ranking]) -> QuerySet:
+    """One row a ranking with all that its line needs, in one statement.
+
+    Sorted by comparison, then ranking, so that the rankings and pairs of one context stand together.
+    """
+    context = (
+        Message.objects.filter(
+            conversation=OuterRef("comparison__message__conversation"),
+            position__lt=OuterRef("comparison__message__position"),
+        )
+        .order_by("position")
+        .values(turn=JSONObject(role="role", content="text"))
+    )
+    places = (
+        RankedCandidate.objects.filter(ranking=OuterRef("pk"))
+        .order_by("candidate_id")
+        .values(
+            place=JSONObject(
+                candidate_id="candidate_id",
+                rank="rank",
+                rating="rating",
+                flags="flags",
+                original="candidate__original",
+                text="candidate__completion__text",
+                finish_reason="candidate__completion__finish_reason",
+                prompt_tokens="candidate__completion__prompt_tokens",
+                completion_tokens="candidate__completion__completion_tokens",
+                policy_id="candidate__completion__request__policy_id",
+                sampling="candidate__completion__request__sampling",
+                template_hash="candidate__completion__request__template_hash",
+            )
+        )
+    )
+    return found.order_by("comparison_id", "id").values(
+        "id",
+        "comparison_id",
+        "trainer_id",
+        "all_bad",
+        "active_seconds",
+        comparison_state=F("comparison__state"),
+        assignment_state=F("assignment__state"),
+        shown_order=F("assignment__shown_order"),
+        iteration=F("comparison__iteration__number"),
+        draw_index=F("comparison__draw_index"),
+        draw_size=F("comparison__draw_size"),
+        conversation_id=F("comparison__message__conversation_id"),
+        family=F("comparison__message__conversation__family"),
+        use_case=F("comparison__message__conversation__prompt__use_case"),
+        context=ArraySubquery(context),
+        judged=ArraySubquery(places),
+    )
+
+
+class Renderer:
+    """Makes canonical lines of one project's rows; remembers the names of its policies and trainers."""
+
+    def __init__(self, project: Project):
+        self.secret = project.secret
+        self.policies = dict(Policy.objects.values_list("id", "name"))
+        self.pseudonyms: dict[int, str] = {}
+
+    def ranked(self, row: dict) -> dict:
+        """The canonical line of a row of `whole_rows`."""
+        shown_at = {candidate: position for position, candidate in enumerate(row["shown_order"])}
+        return {
+            "group_id": row["comparison_id"],
+            "comparison_id": row["comparison_id"],
+            "ranking_id": row["id"],
+            "conversation_id": row["conversation_id"],
+            "trainer": self._pseudonym(row["trainer_id"]),
+            "iteration": row["iteration"],
+            "split": derive.split_of(self.secret, row["family"]),
+            "family": row["family"],
+            "use_case": row["use_case"] or "",
+            "comparison_state": row["comparison_state"],
+            "assignment_state": row["assignment_state"],
+            "active_seconds": row["active_seconds"],
+            "all_bad": row["all_bad"],
+            "draw": {"index": row["draw_index"], "size": row["draw_size"]},
+            "k": len(row["judged"]),
+            "context": row["context"],
+            "completions": [self._completion(place, shown_at) for place in row["judged"]],
+        }
+
+    def _completion(self, place: dict, shown_at: dict[int, int]) -> dict:
+        return {
+            "completion": [{"role": "assistant", "content": place["text"]}],
+            "rank": place["rank"],
+            "rating": place["rating"],
+            "flags": place["flags"],
+            "original": place["original"],
+            "candidate_id": place["candidate_id"],
+            "shown_position": shown_at.get(place["candidate_id"]),
+            "policy": self.policies[place["policy_id"]],
+            "sampling": {name: place["sampling"].get(name) for name in shapes.SAMPLING},
+            "template_hash": place["template_hash"],
+            "finish_reason": place["finish_reason"],
+            "prompt_tokens": place["prompt_tokens"],
+            "completion_tokens": place["completion_tokens"],
+        }
+
+    def _pseudonym(self, trainer_id: int) -> str:
+        if trainer_id not in self.pseudonyms:
+            self.pseudonyms[trainer_id] = derive.pseudonym(self.secret, trainer_id)
+        return self.pseudonyms[trainer_id]
+
+
+def strict_pairs(line: dict) -> Iterator[tuple[dict, dict]]:
+    """Each two completions of a canonical line of which one ranks before the other: (better, worse). Ties are none."""
+    best_first = sorted(line["completions"], key=lambda one: (one["rank"], one["candidate_id"]))
+    for better, worse in combinations(best_first, 2):
+        if better["rank"] < worse["rank"]:
+            yield better, worse
+
+
+def ranked(line: dict) -> Iterator[dict]:
+    """The canonical line itself."""
+    yield line
+
+
+def preference(line: dict) -> Iterator[dict]:
+    """All strict pairs as TRL's explicit preference: prompt, chosen and rejected are lists of messages."""
+    for better, worse in strict_pairs(line):
+        yield {
+            "prompt": line["context"],
+            "chosen": better["completion"],
+            "rejected": worse["completion"],
+            **_provenance(line, better, worse),
+        }
+
+
+def preference_implicit(line: dict) -> Iterator[dict]:
+    """All strict pairs as TRL's implicit preference: chosen and rejected both begin with the context."""
+    for better, worse in strict_pairs(line):
+        yield {
+            "chosen": line["context"] + better["completion"],
+            "rejected": line["context"] + worse["completion"],
+            **_provenance(line, better, worse),
+        }
+
+
+def _provenance(line: dict, better: dict, worse: dict) -> dict:
+    return {
+        "chosen_rank": better["rank"],
+        "rejected_rank": worse["rank"],
+        "group_id": line["group_id"],
+        "ranking_id": line["ranking_id"],
+        "iteration": line["iteration"],
+        "split": line["split"],
+        "family": line["family"],
+    }
+
+
+FORMATS = {"ranked": ranked, "preference": preference, "preference_implicit": preference_implicit}
+"""The formats by name: what each makes of a canonical line, which may be no line at all."""
