@@ -353,10 +353,14 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["annotate.api.parsing.Json"],
+    "DEFAULT_THROTTLE_CLASSES": ["annotate.api.throttling.PerPerson"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
-    "PAGE_SIZE": 100,
+    "EXCEPTION_HANDLER": "annotate.api.refusals.answer",
 }
+API_REQUESTS_PER_MINUTE = env.integer(
+    "API_REQUESTS_PER_MINUTE", 1200, "REST requests that one person may make in a minute.", least=1
+)
 SPECTACULAR_SETTINGS = {
     "TITLE": "Bothsides",
     "DESCRIPTION": "Claim, save, skip and submit work, and read comparisons.",
@@ -364,7 +368,20 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "REDOC_DIST": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": True, "validatorUrl": None},
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "annotate.api.docs.refusals_of_all",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "AssignmentState": "annotate.models.Assignment.State",
+        "ComparisonState": "annotate.models.Comparison.State",
+        "RankingState": ["submitted", "surplus"],
+        "Kind": "annotate.models.Assignment.Kind",
+        "Flag": "annotate.models.Flag",
+        "ChatRole": "annotate.models.Message.ChatRole",
+        "SkipReason": "annotate.models.SkipReason",
+    },
 }
 
 # --- Logging --------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""Comparisons, with their candidates and rankings, for reviewers, admins and engineers."""
+
+from django.db.models import prefetch_related_objects
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.utils.urls import replace_query_param
+from rest_framework.views import APIView
+
+from annotate import access, comparisons, derive
+from annotate.api.assignments import RankingOut, Turn
+from annotate.api.refusals import InvalidInput, Refusal
+from annotate.models import Comparison, Ranking
+
+
+class CandidateOut(serializers.Serializer):
+    """A candidate with its origin."""
+
+    id = serializers.IntegerField()
+    text = serializers.CharField(source="completion.text")
+    original = serializers.BooleanField(help_text="Whether it is the message that stood in the conversation.")
+    policy = serializers.CharField(source="completion.request.policy.name")
+    finish_reason = serializers.CharField(source="completion.finish_reason")
+    sampling = serializers.DictField(source="completion.request.sampling")
+
+
+class RankingRead(RankingOut):
+    """A ranking as reviewers, admins and engineers read it."""
+
+    trainer = serializers.SerializerMethodField(help_text="The same made-up code as in the project's exports.")
+    current = serializers.BooleanField(help_text="Whether it is its assignment's latest.")
+    shown_order = serializers.ListField(
+        source="assignment.shown_order", child=serializers.IntegerField(), help_text="Candidate ids as shown."
+    )
+
+    def get_trainer(self, ranking: Ranking) -> str:
+        return derive.pseudonym(self.context["secret"], ranking.trainer_id)
+
+
+class ComparisonOut(serializers.Serializer):
+    """A comparison with its candidates and all its rankings."""
+
+    id = serializers.IntegerField()
+    project = serializers.SlugField(source="project.slug")
+    iteration = serializers.IntegerField(source="iteration.number")
+    state = serializers.ChoiceField(Comparison.State.choices)
+    reason = serializers.CharField(help_text="Why it failed.")
+    conversation = serializers.IntegerField(source="message.conversation_id")
+    position = serializers.IntegerField(source="message.position", help_text="Of the message that was selected.")
+    draw_size = serializers.IntegerField(help_text="How many messages were eligible.")
+    draw_index = serializers.IntegerField(help_text="Which of them was drawn, from 0.")
+    k = serializers.IntegerField(help_text="Candidates wanted.")
+    overlap = serializers.IntegerField(help_text="Rankings wanted.")
+    created_at = serializers.DateTimeField()
+    opened_at = serializers.DateTimeField(allow_null=True)
+    closed_at = serializers.DateTimeField(allow_null=True)
+    candidates = CandidateOut(many=True)
+    rankings = serializers.SerializerMethodField()
+
+    @extend_schema_field(RankingRead(many=True))
+    def get_rankings(self, comparison: Comparison) -> list[dict]:
+        rankings = comparison.rankings.all()
+        return RankingRead(rankings, many=True, context={"secret": comparison.project.secret}).data
+
+
+PARTS = ("candidates__completion__request__policy", "rankings__places", "rankings__assignment")
+"""What is read of a comparison, to be fetched in as many queries for many as for one."""
+
+
+class ComparisonDetail(ComparisonOut):
+    """A comparison with its context."""
+
+    context = serializers.SerializerMethodField(help_text="What stood before the candidates.")
+
+    @extend_schema_field(Turn(many=True))
+    def get_context(self, comparison: Comparison) -> list[dict]:
+        return Turn(comparisons.context(comparison), many=True).data
+
+
+class ComparisonPage(serializers.Serializer):
+    """Some comparisons, and where the following ones are."""
+
+    next = serializers.URLField(allow_null=True, help_text="The next page; null on the last one.")
+    results = ComparisonOut(many=True)
+
+
+class ComparisonList(APIView):
+    """A project's comparisons."""
+
+    @extend_schema_serializer(component_name="ComparisonFilter")
+    class Input(serializers.Serializer):
+        state = serializers.ChoiceField(Comparison.State.choices, required=False)
+        after = serializers.IntegerField(
+            default=0, min_value=0, max_value=2**63 - 1, help_text="Only those whose id is greater."
+        )
+        limit = serializers.IntegerField(default=50, min_value=1, max_value=500, help_text="At most so many.")
+
+    @extend_schema(
+        operation_id="projects_comparisons_list",
+        parameters=[Input],
+        responses={200: ComparisonPage, 403: Refusal, 404: Refusal, 422: InvalidInput},
+        tags=["comparisons"],
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        """Read a project's comparisons, oldest first, page by page.
+
+        Follow `next` to the end; later, ask for what came `after` the last id that you have.
+        """
+        given = self.Input(data=request.query_params)
+        given.is_valid(raise_exception=True)
+        wanted = given.validated_data
+        project = access.reviewed_project_for(request.user, slug)
+        rows = project.comparisons.filter(id__gt=wanted["after"]).order_by("id")
+        if "state" in wanted:
+            rows = rows.filter(state=wanted["state"])
+        # One more than is shown tells whether there is a next page, without counting.
+        rows = rows.select_related("project", "iteration", "message").prefetch_related(*PARTS)
+        found = list(rows[: wanted["limit"] + 1])
+        shown, more = found[: wanted["limit"]], len(found) > wanted["limit"]
+        following = replace_query_param(request.build_absolute_uri(), "after", shown[-1].pk) if more else None
+        return Response({"next": following, "results": ComparisonOut(shown, many=True).data})
+
+
+class ComparisonView(APIView):
+    """One comparison."""
+
+    @extend_schema(responses={200: ComparisonDetail, 404: Refusal}, tags=["comparisons"])
+    def get(self, request: Request, comparison_id: int) -> Response:
+        """Read one comparison with its context, candidates and rankings."""
+        comparison = access.comparison_for(request.user, comparison_id)
+        prefetch_related_objects([comparison], *PARTS)
+        return Response(ComparisonDetail(comparison).data)

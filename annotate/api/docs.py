@@ -1,0 +1,34 @@
+"""The API's description for programs (OpenAPI) and for people."""
+
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+
+class Schema(SpectacularAPIView):
+    """OpenAPI 3, as YAML or JSON by content negotiation. Public: it tells nothing of what is stored."""
+
+    throttle_classes = ()
+
+
+class Docs(SpectacularSwaggerSplitView):
+    """Readable docs, in which requests can be tried with a token or from a signed-in browser."""
+
+    url_name = "api_schema"
+    throttle_classes = ()
+
+
+EVERYWHERE = {
+    "401": "Nobody is signed in: send `Authorization: Token …`.",
+    "429": "Too many requests in this minute; `Retry-After` says how many seconds to wait.",
+}
+
+
+def refusals_of_all(result: dict, **_) -> dict:
+    """Adds to each operation the refusals that every one of them can give."""
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            for status, description in EVERYWHERE.items():
+                operation["responses"][status] = {
+                    "description": description,
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+                }
+    return result

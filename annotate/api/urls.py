@@ -1,0 +1,24 @@
+"""The addresses of the REST API, of its description and of its readable docs."""
+
+from django.urls import include, path
+
+from annotate.api import assignments, comparisons, docs, projects
+
+version_1 = [
+    path("projects/", projects.ProjectList.as_view()),
+    path("projects/<slug:slug>/", projects.ProjectView.as_view()),
+    path("projects/<slug:slug>/claim/", assignments.Claim.as_view()),
+    path("projects/<slug:slug>/release-ahead/", assignments.ReleaseAhead.as_view()),
+    path("projects/<slug:slug>/comparisons/", comparisons.ComparisonList.as_view()),
+    path("assignments/<int:assignment_id>/", assignments.AssignmentView.as_view()),
+    path("assignments/<int:assignment_id>/draft/", assignments.Draft.as_view()),
+    path("assignments/<int:assignment_id>/skip/", assignments.Skip.as_view()),
+    path("assignments/<int:assignment_id>/submit/", assignments.Submit.as_view()),
+    path("comparisons/<int:comparison_id>/", comparisons.ComparisonView.as_view()),
+]
+
+urlpatterns = [
+    path("v1/", include(version_1)),
+    path("schema/", docs.Schema.as_view(), name="api_schema"),
+    path("docs/", docs.Docs.as_view(), name="api_docs"),
+]
