@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from annotate import conversations, generation, iterations, people, projects
+from annotate import conversations, generation, iterations, people, projects, rankings
 from annotate.models import (
     Assignment,
     Comparison,
@@ -15,6 +15,7 @@ from annotate.models import (
     Message,
     Policy,
     Project,
+    Ranking,
     Role,
     User,
 )
@@ -137,3 +138,31 @@ def open_comparison(project: Project, user: User | None = None, *, turns: int = 
     answer(comparison.requests.get())
     comparison.refresh_from_db()
     return comparison
+
+
+def comparison_about(project: Project, opening: str, user: User | None = None, *answers: str) -> Comparison:
+    """An open comparison of a conversation that began with these words; alternatives are made up where not given."""
+    slot = held_chat(project, user or trainer(project))
+    turn(slot, opening)
+    conversation = conversations.finish(assignment=slot, user=slot.trainer)
+    comparison = Comparison.objects.get(message__conversation=conversation)
+    answer(comparison.requests.get(), *answers)
+    comparison.refresh_from_db()
+    return comparison
+
+
+def ranking(comparison: Comparison, order: str = "A B C D", user: User | None = None, **marks) -> Ranking:
+    """A trainer takes a slot of this comparison, past the queue, and submits; A is the candidate with the lowest id."""
+    slot = comparison.assignments.filter(state=Assignment.State.FREE).order_by("ordinal").first()
+    candidates = sorted(comparison.candidates.values_list("id", flat=True))
+    Assignment.objects.filter(pk=slot.pk).update(
+        state=Assignment.State.HELD,
+        trainer=user or trainer(comparison.project),
+        seat=1,
+        held_at=timezone.now(),
+        lease_until=timezone.now() + timedelta(minutes=30),
+        shown_order=candidates[::-1],
+    )
+    slot.refresh_from_db()
+    tiers = rankings.parse_order(order, dict(zip("ABCDEFGHI", candidates, strict=False)))
+    return rankings.submit(assignment=slot, user=slot.trainer, tiers=tiers, **marks)

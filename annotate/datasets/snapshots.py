@@ -123,6 +123,9 @@ def _put_in_place(stage: Path, out: Path) -> None:
     os.replace(stage, out)
 
 
+encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
 class _Split:
     """One file of lines and what is known of it so far."""
 
@@ -131,7 +134,7 @@ class _Split:
         self.sha256, self.bytes, self.rows = hashlib.sha256(), 0, 0
 
     def write(self, lines: list[dict]) -> None:
-        data = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines).encode()
+        data = "".join(f"{encode(line)}\n" for line in lines).encode()
         self.file.write(data)
         self.sha256.update(data)
         self.bytes += len(data)

@@ -1,0 +1,51 @@
+"""`manage.py check_export`: look an exported folder over."""
+
+from pathlib import Path
+
+from django.core.management.base import CommandError
+
+from annotate.datasets.check import SHOWN, check
+from annotate.management.refusal import RefusingCommand
+from worker import trl_columns
+
+
+class Command(RefusingCommand):
+    help = (
+        "Hold an exported folder against its manifest and its format. Needs no database. "
+        "Exit code 0: all is well; 1: something is wrong, each thing with its file and line; 2: it is no export."
+    )
+    example = "manage.py check_export data/ranked"
+    requires_system_checks = ()
+
+    def add_arguments(self, parser):
+        parser.add_argument("folder", type=Path, metavar="DIR", help="what `export --out` wrote")
+
+    def handle(self, *args, **options):
+        folder = options["folder"]
+        report = check(folder)
+        said = _trl(folder, report)
+        splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report.manifest["counts"]["by_split"].items())
+        self.stdout.write(f"{folder}: {report.manifest['what']}, {report.manifest['format']}, {report.rows:,} rows")
+        self.stdout.write(f"splits: {splits}; ranks: {report.manifest['rank_order']}; {said}")
+        for problem in report.problems:
+            self.stdout.write(problem)
+        if report.count > SHOWN:
+            self.stdout.write(f"… and {report.count - SHOWN:,} more")
+        if report.count:
+            raise CommandError(f"{report.count:,} problems in {folder}", returncode=1)
+        self.stdout.write("ok")
+
+
+def _trl(folder: Path, report) -> str:
+    """Try TRL's own rules on files that are otherwise well; a phrase about it."""
+    if report.manifest["format"] == "ranked":
+        return "TRL has no type for rankings"
+    if report.count:
+        return "TRL was not asked"
+    version = trl_columns.version()
+    if version is None:
+        return "TRL is not installed, its own rules were not tried"
+    names = [name for name in report.manifest["files"] if name.endswith(".jsonl")]
+    for where, problem in trl_columns.problems(folder, names):
+        report.add(where, problem)
+    return f"read by TRL {version}, the first {trl_columns.ROWS:,} rows of each file"
