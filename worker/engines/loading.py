@@ -1,0 +1,83 @@
+"""A Hugging Face model and its tokenizer from a folder or the hub, or a sentence that says what is wrong."""
+
+import os
+from pathlib import Path
+
+import torch
+import transformers
+from transformers.cache_utils import get_layer_types_and_kwargs
+
+from worker.engines.base import LoadError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def load(
+    location: str, revision: str, device: str
+) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    """Load model (on its device, ready to sample) and tokenizer. Raises LoadError."""
+    if Path(location).is_absolute() and not Path(location).is_dir():
+        raise LoadError(f"There is no folder {location}.")
+    place = _device(device)
+    source = {"revision": revision} if revision else {}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **source)
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            location, dtype=_precision(place), output_loading_info=True, **source
+        )
+        model = model.to(place).eval()
+    # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
+    except Exception as error:
+        raise LoadError(f"{location} cannot be loaded: {_first_line(error)}") from error
+    if info["missing_keys"]:
+        raise LoadError(f"{location} lacks weights: {', '.join(sorted(info['missing_keys'])[:3])} …")
+    try:
+        tokenizer.get_chat_template()
+    except ValueError:
+        raise LoadError(f"{location} has no chat template.") from None
+    unknown = set(layer_types(model)) - {FULL, SLIDING}
+    if unknown:
+        raise LoadError(f"{location} has layers that this engine does not serve: {', '.join(sorted(unknown))}.")
+    return model, tokenizer
+
+
+def layer_types(model: transformers.PreTrainedModel) -> list[str]:
+    """What each layer attends to, in the words of transformers' configurations."""
+    return get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))[0]
+
+
+def ends_of_turn(model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase) -> set[int]:
+    """All tokens with which the model may end its turn."""
+    named = [model.generation_config.eos_token_id, model.config.get_text_config(decoder=True).eos_token_id]
+    named.append(tokenizer.eos_token_id)
+    return {token for one in named for token in (one if isinstance(one, list) else [one]) if token is not None}
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _precision(device: torch.device) -> torch.dtype | str:
+    """As the model was stored; on a CPU bfloat16 where it multiplies that in hardware (twice as fast), else float32."""
+    if device.type != "cpu":
+        return "auto"
+    abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else torch.float32
+
+
+def memory_for_rows(device: torch.device) -> int:
+    """Bytes of keys and values that the engine may keep: most of what a GPU has left, 2 GiB elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] * 8 // 10 if device.type == "cuda" else 2 << 30
+
+
+def share_the_cores() -> None:
+    """Called by the thread that computes: leave a core to the rest of the site, and give way to it."""
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
