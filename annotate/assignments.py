@@ -275,7 +275,7 @@ def expire() -> int:
     A slot that was fetched ahead was never looked at: it is withdrawn and forgets its trainer.
     """
     late = list(
-        Assignment.objects.select_for_update(skip_locked=True)
+        Assignment.objects.select_for_update(skip_locked=True, no_key=True)
         .filter(state=State.HELD, lease_until__lt=timezone.now())
         .order_by("lease_until")[:500]
     )
@@ -299,7 +299,7 @@ def take_place(*, assignment: Assignment, user: User) -> str:
     """
     if _end(assignment, State.HELD, State.SUBMITTED, user=user):
         return State.SUBMITTED
-    current = Assignment.objects.select_for_update().get(pk=assignment.pk)
+    current = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
     if current.state != State.EXPIRED:
         raise Conflict(f"This task was {current.state} already. Nothing was changed.")
     place = _standing_in(current)

@@ -96,7 +96,9 @@ def sample(*, project: Project, count: int) -> list[Comparison]:
     Drawn uniformly without replacement among all eligible messages; each draw can be redone from its seed, the
     size of the set that was left and the index. Raises Conflict where no iteration is open.
     """
-    iteration = Iteration.objects.select_for_update().filter(project=project, state=Iteration.State.OPEN).first()
+    iteration = (
+        Iteration.objects.select_for_update(no_key=True).filter(project=project, state=Iteration.State.OPEN).first()
+    )
     if iteration is None:
         raise Conflict(f"Project {project.slug} has no open iteration; open one first.")
     left = list(
@@ -129,7 +131,7 @@ def settle(comparison_id: int) -> None:
     Its row is locked before its requests are counted: of two last results that arrive together the second one
     sees the first. Call it inside the transaction that closes a request.
     """
-    comparison = Comparison.objects.select_for_update().get(pk=comparison_id)
+    comparison = Comparison.objects.select_for_update(no_key=True).get(pk=comparison_id)
     pending = [GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED]
     if comparison.state != Comparison.State.SAMPLING or comparison.requests.filter(state__in=pending).exists():
         return
@@ -188,8 +190,12 @@ def _give_up(comparison: Comparison, reason: str) -> None:
 
 
 def lock(comparison_id: int) -> Comparison:
-    """Lock a comparison's row, as everything does that counts its rankings. Call it inside a transaction."""
-    return Comparison.objects.select_for_update().get(pk=comparison_id)
+    """Lock a comparison's row, as everything does that counts its rankings. Call it inside a transaction.
+
+    No row lock here is stronger than NO KEY UPDATE: a new slot's foreign key takes KEY SHARE on this row, and would
+    else deadlock with a submit that waits for the slot that is being replaced.
+    """
+    return Comparison.objects.select_for_update(no_key=True).get(pk=comparison_id)
 
 
 def close_if_ranked(comparison: Comparison) -> bool:

@@ -16,7 +16,7 @@ def _open_and_locked(assignment: Assignment, user: User) -> Conversation:
     if assignment.kind != Assignment.Kind.CHAT or assignment.trainer_id != user.pk:
         raise Conflict("This task is not a conversation of yours.")
     conversation = (
-        Conversation.objects.select_for_update(of=["self"])
+        Conversation.objects.select_for_update(of=["self"], no_key=True)
         .select_related("iteration", "project", "prompt")
         .get(pk=assignment.conversation_id)
     )

@@ -185,7 +185,7 @@ def _store(request: GenerationRequest, sampled: list[Sampled]) -> list[Completio
 
 def _place_reply(request: GenerationRequest, completion: Completion) -> None:
     """The reply becomes the conversation's next message, unless the conversation has ended meanwhile."""
-    conversation = Conversation.objects.select_for_update().get(pk=request.conversation_id)
+    conversation = Conversation.objects.select_for_update(no_key=True).get(pk=request.conversation_id)
     if conversation.state != Conversation.State.OPEN or conversation.messages.count() != request.position:
         return
     Message.objects.create(
@@ -260,7 +260,7 @@ def refuse(*, request_id: int, token: uuid.UUID, reason: str) -> bool:
     if request.purpose == Purpose.ALTERNATIVES:
         comparisons.settle(request.comparison_id)
         return True
-    conversation = Conversation.objects.select_for_update().get(pk=request.conversation_id)
+    conversation = Conversation.objects.select_for_update(no_key=True).get(pk=request.conversation_id)
     last = conversation.messages.order_by("-position").first()
     if conversation.state == Conversation.State.OPEN and last.position == request.position - 1:
         Assignment.objects.filter(conversation=conversation).update(
@@ -293,12 +293,12 @@ def stop(*, request: GenerationRequest) -> None:
 def try_again(*, request: GenerationRequest) -> None:
     """A failed job waits once more, with all its attempts. Raises Conflict where it no longer applies."""
     if request.purpose == Purpose.REPLY:
-        conversation = Conversation.objects.select_for_update().get(pk=request.conversation_id)
+        conversation = Conversation.objects.select_for_update(no_key=True).get(pk=request.conversation_id)
         current = conversation.state == Conversation.State.OPEN
         if not current or pending_reply(conversation) or conversation.messages.count() != request.position:
             raise Conflict("The conversation has gone on without this reply.")
     else:
-        comparison = Comparison.objects.select_for_update().get(pk=request.comparison_id)
+        comparison = Comparison.objects.select_for_update(no_key=True).get(pk=request.comparison_id)
         if comparison.state not in (Comparison.State.SAMPLING, Comparison.State.FAILED):
             raise Conflict("The comparison has opened without these alternatives.")
         if comparison.iteration.state != "open":
@@ -316,7 +316,7 @@ def try_again(*, request: GenerationRequest) -> None:
 @transaction.atomic
 def expire_leases() -> int:
     """Jobs whose worker fell silent: wait again, fail after the last attempt, or end where a stop was asked."""
-    late = GenerationRequest.objects.select_for_update(skip_locked=True).filter(
+    late = GenerationRequest.objects.select_for_update(skip_locked=True, no_key=True).filter(
         state=State.CLAIMED, lease_until__lt=timezone.now()
     )[:200]
     for request in (found := list(late)):

@@ -45,7 +45,7 @@ def open_for(*, assignment: Assignment) -> Conversation:
 @transaction.atomic
 def start_blank(*, assignment: Assignment, user: User) -> None:
     """Forget the opening that was offered, to write one's own. Raises Conflict once something was said."""
-    conversation = Conversation.objects.select_for_update().get(pk=assignment.conversation_id, trainer=user)
+    conversation = Conversation.objects.select_for_update(no_key=True).get(pk=assignment.conversation_id, trainer=user)
     if conversation.state != Conversation.State.OPEN or conversation.messages.count() > 1:
         raise Conflict("The conversation has begun already.")
     conversation.prompt = None

@@ -34,7 +34,7 @@ def invite(*, email: str, role: str, project: Project | None = None, name: str =
 
 @transaction.atomic
 def give_role(*, user: User, role: str) -> None:
-    """Put a person into the group of a role. Admins may enter the admin site and change everything of the record there."""
+    """Put a person into the group of a role. Admins may enter the admin site and change the record there."""
     group, made = Group.objects.get_or_create(name=Role(role).value)
     if role == Role.ADMIN:
         if made or not group.permissions.exists():

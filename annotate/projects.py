@@ -24,7 +24,7 @@ class Opening:
 @transaction.atomic
 def set_guidelines(*, project: Project, text: str) -> GuidelineVersion:
     """A new version of the guidelines, in Markdown; the newest one where the text is the same."""
-    Project.objects.select_for_update().get(pk=project.pk)
+    Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     newest = current_guidelines(project)
     if newest is not None and newest.text == text:
         return newest

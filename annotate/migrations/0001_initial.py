@@ -12,605 +12,1398 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
+        ("auth", "0012_alter_user_first_name_max_length"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Comparison',
+            name="Comparison",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('state', models.CharField(choices=[('sampling', 'Sampling: alternatives are being drawn'), ('open', 'Open: waits for rankings'), ('closed', 'Closed: all rankings are in'), ('failed', 'Failed: fewer than two distinct candidates, or its round was closed')], default='sampling', max_length=8)),
-                ('k', models.PositiveSmallIntegerField(validators=[django.core.validators.MinValueValidator(2), django.core.validators.MaxValueValidator(9)], verbose_name='K')),
-                ('overlap', models.PositiveSmallIntegerField()),
-                ('draw_seed', models.CharField(help_text='What the draw was made from, so that it can be redone.', max_length=64)),
-                ('draw_size', models.PositiveIntegerField(help_text='How many messages were eligible.')),
-                ('draw_index', models.PositiveIntegerField(help_text='Which of them was drawn, from 0.')),
-                ('reason', models.CharField(blank=True, help_text='Why it failed.', max_length=200)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('opened_at', models.DateTimeField(blank=True, null=True)),
-                ('closed_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("sampling", "Sampling: alternatives are being drawn"),
+                            ("open", "Open: waits for rankings"),
+                            ("closed", "Closed: all rankings are in"),
+                            ("failed", "Failed: fewer than two distinct candidates, or its round was closed"),
+                        ],
+                        default="sampling",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "k",
+                    models.PositiveSmallIntegerField(
+                        validators=[
+                            django.core.validators.MinValueValidator(2),
+                            django.core.validators.MaxValueValidator(9),
+                        ],
+                        verbose_name="K",
+                    ),
+                ),
+                ("overlap", models.PositiveSmallIntegerField()),
+                (
+                    "draw_seed",
+                    models.CharField(help_text="What the draw was made from, so that it can be redone.", max_length=64),
+                ),
+                ("draw_size", models.PositiveIntegerField(help_text="How many messages were eligible.")),
+                ("draw_index", models.PositiveIntegerField(help_text="Which of them was drawn, from 0.")),
+                ("reason", models.CharField(blank=True, help_text="Why it failed.", max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("opened_at", models.DateTimeField(blank=True, null=True)),
+                ("closed_at", models.DateTimeField(blank=True, null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Completion',
+            name="Completion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('index', models.PositiveSmallIntegerField()),
-                ('kind', models.CharField(choices=[('sampled', 'Sampled from a policy')], default='sampled', max_length=8)),
-                ('text', models.TextField()),
-                ('finish_reason', models.CharField(choices=[('stop', 'The model ended it'), ('length', 'Cut at the longest length'), ('stopped', 'Stopped by a person')], max_length=8)),
-                ('prompt_tokens', models.PositiveIntegerField()),
-                ('completion_tokens', models.PositiveIntegerField()),
-                ('first_token_ms', models.PositiveIntegerField(help_text='From the claim to the first token.', null=True)),
-                ('total_ms', models.PositiveIntegerField(help_text='From the claim to the last token.', null=True)),
-                ('seed', models.BigIntegerField(help_text='Only where the engine honours one.', null=True)),
-                ('rejected', models.CharField(blank=True, help_text='Why it is no candidate: empty, duplicate. Blank where it is.', max_length=40)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("index", models.PositiveSmallIntegerField()),
+                (
+                    "kind",
+                    models.CharField(choices=[("sampled", "Sampled from a policy")], default="sampled", max_length=8),
+                ),
+                ("text", models.TextField()),
+                (
+                    "finish_reason",
+                    models.CharField(
+                        choices=[
+                            ("stop", "The model ended it"),
+                            ("length", "Cut at the longest length"),
+                            ("stopped", "Stopped by a person"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("prompt_tokens", models.PositiveIntegerField()),
+                ("completion_tokens", models.PositiveIntegerField()),
+                (
+                    "first_token_ms",
+                    models.PositiveIntegerField(help_text="From the claim to the first token.", null=True),
+                ),
+                ("total_ms", models.PositiveIntegerField(help_text="From the claim to the last token.", null=True)),
+                ("seed", models.BigIntegerField(help_text="Only where the engine honours one.", null=True)),
+                (
+                    "rejected",
+                    models.CharField(
+                        blank=True,
+                        help_text="Why it is no candidate: empty, duplicate. Blank where it is.",
+                        max_length=40,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['request', 'index'],
+                "ordering": ["request", "index"],
             },
         ),
         migrations.CreateModel(
-            name='GuidelineVersion',
+            name="GuidelineVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('text', models.TextField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                ("text", models.TextField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['project', '-number'],
+                "ordering": ["project", "-number"],
             },
         ),
         migrations.CreateModel(
-            name='User',
+            name="User",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('password', models.CharField(max_length=128, verbose_name='password')),
-                ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
-                ('is_superuser', models.BooleanField(default=False, help_text='Designates that this user has all permissions without explicitly assigning them.', verbose_name='superuser status')),
-                ('first_name', models.CharField(blank=True, max_length=150, verbose_name='first name')),
-                ('last_name', models.CharField(blank=True, max_length=150, verbose_name='last name')),
-                ('is_staff', models.BooleanField(default=False, help_text='Designates whether the user can log into this admin site.', verbose_name='staff status')),
-                ('is_active', models.BooleanField(default=True, help_text='Designates whether this user should be treated as active. Unselect this instead of deleting accounts.', verbose_name='active')),
-                ('date_joined', models.DateTimeField(default=django.utils.timezone.now, verbose_name='date joined')),
-                ('email', models.EmailField(max_length=254, unique=True, verbose_name='e-mail address')),
-                ('name', models.CharField(blank=True, help_text='As shown to reviewers and admins.', max_length=120)),
-                ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
-                ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("password", models.CharField(max_length=128, verbose_name="password")),
+                ("last_login", models.DateTimeField(blank=True, null=True, verbose_name="last login")),
+                (
+                    "is_superuser",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates that this user has all permissions without explicitly assigning them.",
+                        verbose_name="superuser status",
+                    ),
+                ),
+                ("first_name", models.CharField(blank=True, max_length=150, verbose_name="first name")),
+                ("last_name", models.CharField(blank=True, max_length=150, verbose_name="last name")),
+                (
+                    "is_staff",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates whether the user can log into this admin site.",
+                        verbose_name="staff status",
+                    ),
+                ),
+                (
+                    "is_active",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Designates whether this user should be treated as active. Unselect this instead of deleting accounts.",
+                        verbose_name="active",
+                    ),
+                ),
+                ("date_joined", models.DateTimeField(default=django.utils.timezone.now, verbose_name="date joined")),
+                ("email", models.EmailField(max_length=254, unique=True, verbose_name="e-mail address")),
+                ("name", models.CharField(blank=True, help_text="As shown to reviewers and admins.", max_length=120)),
+                (
+                    "groups",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="The groups this user belongs to. A user will get all permissions granted to each of their groups.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.group",
+                        verbose_name="groups",
+                    ),
+                ),
+                (
+                    "user_permissions",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="Specific permissions for this user.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.permission",
+                        verbose_name="user permissions",
+                    ),
+                ),
             ],
             managers=[
-                ('objects', annotate.models.users.People()),
+                ("objects", annotate.models.users.People()),
             ],
         ),
         migrations.CreateModel(
-            name='Candidate',
+            name="Candidate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('original', models.BooleanField(default=False, help_text='Whether it is the selected message itself.')),
-                ('comparison', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='candidates', to='annotate.comparison')),
-                ('completion', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='candidates', to='annotate.completion')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "original",
+                    models.BooleanField(default=False, help_text="Whether it is the selected message itself."),
+                ),
+                (
+                    "comparison",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="candidates", to="annotate.comparison"
+                    ),
+                ),
+                (
+                    "completion",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="candidates", to="annotate.completion"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['comparison', 'id'],
+                "ordering": ["comparison", "id"],
             },
         ),
         migrations.CreateModel(
-            name='Conversation',
+            name="Conversation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('chat', 'A trainer talked to the policy')], default='chat', max_length=8)),
-                ('state', models.CharField(choices=[('open', 'Open: being held'), ('finished', 'Finished: part of the record'), ('abandoned', 'Abandoned: skipped or run out before its end')], default='open', max_length=9)),
-                ('family', models.CharField(blank=True, help_text='The family of its opening, set at the end; decides its split.', max_length=64)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('trainer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='conversations', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("chat", "A trainer talked to the policy")], default="chat", max_length=8
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("open", "Open: being held"),
+                            ("finished", "Finished: part of the record"),
+                            ("abandoned", "Abandoned: skipped or run out before its end"),
+                        ],
+                        default="open",
+                        max_length=9,
+                    ),
+                ),
+                (
+                    "family",
+                    models.CharField(
+                        blank=True,
+                        help_text="The family of its opening, set at the end; decides its split.",
+                        max_length=64,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "trainer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="conversations",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Assignment',
+            name="Assignment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('chat', 'Talk to the model'), ('rank', 'Rank answers')], max_length=8)),
-                ('state', models.CharField(choices=[('free', 'Free: can be claimed'), ('held', 'Held by a trainer, until its lease runs out'), ('submitted', 'Submitted: counts'), ('skipped', 'Skipped by its trainer, with a reason'), ('expired', 'Expired: its lease ran out'), ('surplus', 'Surplus: came in after its place was taken; kept, not counted'), ('withdrawn', 'Withdrawn: not needed any more, never worked on')], default='free', max_length=9)),
-                ('priority', models.SmallIntegerField(default=0, help_text='Lower numbers are handed out first.')),
-                ('ordinal', models.PositiveSmallIntegerField(default=1, help_text="Which of its comparison's rankings it is, 1 to the overlap.")),
-                ('seat', models.PositiveSmallIntegerField(blank=True, help_text='1 is what its trainer works on, 2 is what was fetched ahead.', null=True)),
-                ('shown_order', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), blank=True, default=list, help_text='Candidates in the order in which they are shown: A, B, C …', size=None)),
-                ('draft', models.JSONField(blank=True, default=dict, help_text='What was typed and not yet sent.')),
-                ('draft_version', models.PositiveIntegerField(default=0)),
-                ('active_seconds', models.PositiveIntegerField(default=0, help_text='Time at work, idle time left out.')),
-                ('skip_reason', models.CharField(blank=True, choices=[('unclear', 'I cannot tell what is being asked'), ('expertise', 'It needs knowledge that I do not have'), ('language', 'It is in a language that I do not read well'), ('sensitive', 'I would rather not work on this subject'), ('broken', 'Something is broken'), ('other', 'Another reason')], max_length=10)),
-                ('skip_note', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('held_at', models.DateTimeField(blank=True, null=True)),
-                ('lease_until', models.DateTimeField(blank=True, null=True)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('author', models.ForeignKey(blank=True, help_text='Who held the conversation that is ranked; not offered to them unless the project says so.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('replaces', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='replacement', to='annotate.assignment')),
-                ('trainer', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to=settings.AUTH_USER_MODEL)),
-                ('comparison', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='assignments', to='annotate.comparison')),
-                ('conversation', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='assignment', to='annotate.conversation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(choices=[("chat", "Talk to the model"), ("rank", "Rank answers")], max_length=8),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("free", "Free: can be claimed"),
+                            ("held", "Held by a trainer, until its lease runs out"),
+                            ("submitted", "Submitted: counts"),
+                            ("skipped", "Skipped by its trainer, with a reason"),
+                            ("expired", "Expired: its lease ran out"),
+                            ("surplus", "Surplus: came in after its place was taken; kept, not counted"),
+                            ("withdrawn", "Withdrawn: not needed any more, never worked on"),
+                        ],
+                        default="free",
+                        max_length=9,
+                    ),
+                ),
+                ("priority", models.SmallIntegerField(default=0, help_text="Lower numbers are handed out first.")),
+                (
+                    "ordinal",
+                    models.PositiveSmallIntegerField(
+                        default=1, help_text="Which of its comparison's rankings it is, 1 to the overlap."
+                    ),
+                ),
+                (
+                    "seat",
+                    models.PositiveSmallIntegerField(
+                        blank=True, help_text="1 is what its trainer works on, 2 is what was fetched ahead.", null=True
+                    ),
+                ),
+                (
+                    "shown_order",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        blank=True,
+                        default=list,
+                        help_text="Candidates in the order in which they are shown: A, B, C …",
+                        size=None,
+                    ),
+                ),
+                ("draft", models.JSONField(blank=True, default=dict, help_text="What was typed and not yet sent.")),
+                ("draft_version", models.PositiveIntegerField(default=0)),
+                (
+                    "active_seconds",
+                    models.PositiveIntegerField(default=0, help_text="Time at work, idle time left out."),
+                ),
+                (
+                    "skip_reason",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("unclear", "I cannot tell what is being asked"),
+                            ("expertise", "It needs knowledge that I do not have"),
+                            ("language", "It is in a language that I do not read well"),
+                            ("sensitive", "I would rather not work on this subject"),
+                            ("broken", "Something is broken"),
+                            ("other", "Another reason"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("skip_note", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("held_at", models.DateTimeField(blank=True, null=True)),
+                ("lease_until", models.DateTimeField(blank=True, null=True)),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "author",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Who held the conversation that is ranked; not offered to them unless the project says so.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "replaces",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="replacement",
+                        to="annotate.assignment",
+                    ),
+                ),
+                (
+                    "trainer",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="assignments",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "comparison",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="assignments",
+                        to="annotate.comparison",
+                    ),
+                ),
+                (
+                    "conversation",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="assignment",
+                        to="annotate.conversation",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='GenerationRequest',
+            name="GenerationRequest",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('purpose', models.CharField(choices=[('reply', 'The next message of a chat'), ('alternatives', 'Candidates beside a selected message')], max_length=12)),
-                ('urgency', models.PositiveSmallIntegerField(help_text='0 is served first: replies 0, alternatives 2.')),
-                ('position', models.PositiveIntegerField(blank=True, help_text='Where in the conversation a reply belongs.', null=True)),
-                ('messages', models.JSONField(help_text='The context as the model sees it: a list of role and content.')),
-                ('template_hash', models.CharField(blank=True, help_text='SHA-256 of the chat template.', max_length=64)),
-                ('n', models.PositiveSmallIntegerField(default=1)),
-                ('sampling', models.JSONField()),
-                ('state', models.CharField(choices=[('waiting', 'Waiting for a worker'), ('claimed', 'A worker is sampling it'), ('done', 'Done'), ('failed', 'Failed: see the reason; it can be tried again'), ('cancelled', 'Cancelled: stopped by a person'), ('refused', "Refused: too long for the model's context")], default='waiting', max_length=9)),
-                ('attempt', models.PositiveSmallIntegerField(default=0, help_text='How often a worker has claimed it.')),
-                ('claim_token', models.UUIDField(blank=True, editable=False, null=True)),
-                ('claimed_by', models.CharField(blank=True, max_length=120)),
-                ('lease_until', models.DateTimeField(blank=True, null=True)),
-                ('stop_asked', models.BooleanField(default=False, help_text='A person asked to stop; the worker closes it.')),
-                ('reason', models.TextField(blank=True, help_text='Why it failed, was refused or was tried again.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('claimed_at', models.DateTimeField(blank=True, null=True)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('assignment', models.ForeignKey(blank=True, help_text='Whose page the text streams to.', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='requests', to='annotate.assignment')),
-                ('comparison', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='requests', to='annotate.comparison')),
-                ('conversation', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='requests', to='annotate.conversation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "purpose",
+                    models.CharField(
+                        choices=[
+                            ("reply", "The next message of a chat"),
+                            ("alternatives", "Candidates beside a selected message"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "urgency",
+                    models.PositiveSmallIntegerField(help_text="0 is served first: replies 0, alternatives 2."),
+                ),
+                (
+                    "position",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Where in the conversation a reply belongs.", null=True
+                    ),
+                ),
+                (
+                    "messages",
+                    models.JSONField(help_text="The context as the model sees it: a list of role and content."),
+                ),
+                (
+                    "template_hash",
+                    models.CharField(blank=True, help_text="SHA-256 of the chat template.", max_length=64),
+                ),
+                ("n", models.PositiveSmallIntegerField(default=1)),
+                ("sampling", models.JSONField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting for a worker"),
+                            ("claimed", "A worker is sampling it"),
+                            ("done", "Done"),
+                            ("failed", "Failed: see the reason; it can be tried again"),
+                            ("cancelled", "Cancelled: stopped by a person"),
+                            ("refused", "Refused: too long for the model's context"),
+                        ],
+                        default="waiting",
+                        max_length=9,
+                    ),
+                ),
+                (
+                    "attempt",
+                    models.PositiveSmallIntegerField(default=0, help_text="How often a worker has claimed it."),
+                ),
+                ("claim_token", models.UUIDField(blank=True, editable=False, null=True)),
+                ("claimed_by", models.CharField(blank=True, max_length=120)),
+                ("lease_until", models.DateTimeField(blank=True, null=True)),
+                (
+                    "stop_asked",
+                    models.BooleanField(default=False, help_text="A person asked to stop; the worker closes it."),
+                ),
+                ("reason", models.TextField(blank=True, help_text="Why it failed, was refused or was tried again.")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("claimed_at", models.DateTimeField(blank=True, null=True)),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "assignment",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Whose page the text streams to.",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="requests",
+                        to="annotate.assignment",
+                    ),
+                ),
+                (
+                    "comparison",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="requests",
+                        to="annotate.comparison",
+                    ),
+                ),
+                (
+                    "conversation",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="requests",
+                        to="annotate.conversation",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='completion',
-            name='request',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='completions', to='annotate.generationrequest'),
+            model_name="completion",
+            name="request",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="completions", to="annotate.generationrequest"
+            ),
         ),
         migrations.CreateModel(
-            name='Iteration',
+            name="Iteration",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[('open', 'Open: work is handed out'), ('closing', 'Closing: held work may still come in, nothing new is handed out'), ('closed', 'Closed: never changes again')], default='open', max_length=8)),
-                ('k', models.PositiveSmallIntegerField(verbose_name='K')),
-                ('overlap', models.PositiveSmallIntegerField()),
-                ('sampling', models.JSONField()),
-                ('form_version', models.PositiveSmallIntegerField(default=1)),
-                ('opened_at', models.DateTimeField(auto_now_add=True)),
-                ('closed_at', models.DateTimeField(blank=True, null=True)),
-                ('guidelines', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotate.guidelineversion')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("open", "Open: work is handed out"),
+                            ("closing", "Closing: held work may still come in, nothing new is handed out"),
+                            ("closed", "Closed: never changes again"),
+                        ],
+                        default="open",
+                        max_length=8,
+                    ),
+                ),
+                ("k", models.PositiveSmallIntegerField(verbose_name="K")),
+                ("overlap", models.PositiveSmallIntegerField()),
+                ("sampling", models.JSONField()),
+                ("form_version", models.PositiveSmallIntegerField(default=1)),
+                ("opened_at", models.DateTimeField(auto_now_add=True)),
+                ("closed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "guidelines",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="annotate.guidelineversion",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['project', '-number'],
+                "ordering": ["project", "-number"],
             },
         ),
         migrations.AddField(
-            model_name='conversation',
-            name='iteration',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='conversations', to='annotate.iteration'),
+            model_name="conversation",
+            name="iteration",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="conversations", to="annotate.iteration"
+            ),
         ),
         migrations.AddField(
-            model_name='comparison',
-            name='iteration',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='comparisons', to='annotate.iteration'),
+            model_name="comparison",
+            name="iteration",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="comparisons", to="annotate.iteration"
+            ),
         ),
         migrations.AddField(
-            model_name='assignment',
-            name='iteration',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to='annotate.iteration'),
+            model_name="assignment",
+            name="iteration",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="assignments", to="annotate.iteration"
+            ),
         ),
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveIntegerField()),
-                ('role', models.CharField(choices=[('system', 'System'), ('user', 'User'), ('assistant', 'Assistant')], max_length=9)),
-                ('text', models.TextField()),
-                ('source', models.CharField(choices=[('written', 'Written by a person'), ('reply', "The policy's own")], max_length=8)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('completion', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='message', to='annotate.completion')),
-                ('conversation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='annotate.conversation')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("position", models.PositiveIntegerField()),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[("system", "System"), ("user", "User"), ("assistant", "Assistant")], max_length=9
+                    ),
+                ),
+                ("text", models.TextField()),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[("written", "Written by a person"), ("reply", "The policy's own")], max_length=8
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "completion",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="message",
+                        to="annotate.completion",
+                    ),
+                ),
+                (
+                    "conversation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="messages", to="annotate.conversation"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['conversation', 'position'],
+                "ordering": ["conversation", "position"],
             },
         ),
         migrations.AddField(
-            model_name='comparison',
-            name='message',
-            field=models.ForeignKey(help_text='The selected message; the messages before it are the context.', on_delete=django.db.models.deletion.PROTECT, related_name='comparisons', to='annotate.message'),
+            model_name="comparison",
+            name="message",
+            field=models.ForeignKey(
+                help_text="The selected message; the messages before it are the context.",
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="comparisons",
+                to="annotate.message",
+            ),
         ),
         migrations.CreateModel(
-            name='Policy',
+            name="Policy",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=120, unique=True)),
-                ('engine', models.CharField(choices=[('transformers', 'transformers: a Hugging Face model that the worker loads itself')], default='transformers', max_length=32)),
-                ('location', models.CharField(help_text='A folder or a hub id. A relative name is first looked for in the folder of models.', max_length=500)),
-                ('revision', models.CharField(blank=True, help_text='Of the hub id; empty for a folder.', max_length=120)),
-                ('active', models.BooleanField(default=True, help_text='Workers load and serve active policies; requests of others wait.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('parent', models.ForeignKey(blank=True, help_text='The policy that this one was trained from.', null=True, on_delete=django.db.models.deletion.PROTECT, to='annotate.policy')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=120, unique=True)),
+                (
+                    "engine",
+                    models.CharField(
+                        choices=[("transformers", "transformers: a Hugging Face model that the worker loads itself")],
+                        default="transformers",
+                        max_length=32,
+                    ),
+                ),
+                (
+                    "location",
+                    models.CharField(
+                        help_text="A folder or a hub id. A relative name is first looked for in the folder of models.",
+                        max_length=500,
+                    ),
+                ),
+                (
+                    "revision",
+                    models.CharField(blank=True, help_text="Of the hub id; empty for a folder.", max_length=120),
+                ),
+                (
+                    "active",
+                    models.BooleanField(
+                        default=True, help_text="Workers load and serve active policies; requests of others wait."
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="The policy that this one was trained from.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="annotate.policy",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'policies',
-                'ordering': ['id'],
+                "verbose_name_plural": "policies",
+                "ordering": ["id"],
             },
         ),
         migrations.AddField(
-            model_name='iteration',
-            name='policies',
-            field=models.ManyToManyField(related_name='iterations', to='annotate.policy'),
+            model_name="iteration",
+            name="policies",
+            field=models.ManyToManyField(related_name="iterations", to="annotate.policy"),
         ),
         migrations.AddField(
-            model_name='iteration',
-            name='reply_policy',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotate.policy'),
+            model_name="iteration",
+            name="reply_policy",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="+", to="annotate.policy"
+            ),
         ),
         migrations.AddField(
-            model_name='generationrequest',
-            name='policy',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='requests', to='annotate.policy'),
+            model_name="generationrequest",
+            name="policy",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="requests", to="annotate.policy"
+            ),
         ),
         migrations.CreateModel(
-            name='Project',
+            name="Project",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField(help_text='The name in commands and addresses.', unique=True)),
-                ('name', models.CharField(max_length=120)),
-                ('kinds', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=8), default=annotate.models.projects.default_kinds, help_text='Kinds of work in the order in which they are offered: rank, chat.', size=None)),
-                ('system_message', models.TextField(default='You are a helpful, honest and harmless assistant.', help_text='The first message of every new conversation, as the model sees it. May not be empty: chat templates add one of their own where none is given.')),
-                ('k', models.PositiveSmallIntegerField(default=4, help_text='Candidates in a comparison, the original included.', validators=[django.core.validators.MinValueValidator(2), django.core.validators.MaxValueValidator(9)], verbose_name='K')),
-                ('overlap', models.PositiveSmallIntegerField(default=1, help_text='Rankings wanted on one comparison.', validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(20)])),
-                ('max_new_tokens', models.PositiveIntegerField(default=256, help_text='The longest completion, in tokens.', validators=[django.core.validators.MinValueValidator(1)])),
-                ('temperature', models.FloatField(default=0.8, help_text='0 is greedy.', validators=[django.core.validators.MinValueValidator(0.0), django.core.validators.MaxValueValidator(5.0)])),
-                ('top_p', models.FloatField(default=0.95, validators=[django.core.validators.MinValueValidator(0.01), django.core.validators.MaxValueValidator(1.0)])),
-                ('top_k', models.PositiveIntegerField(default=0, help_text='0 leaves it out.')),
-                ('authors_rank_own', models.BooleanField(default=False, help_text='Whether trainers may rank messages of conversations that they held themselves.')),
-                ('secret', models.CharField(default=annotate.models.projects.new_secret, editable=False, max_length=64)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('policies', models.ManyToManyField(blank=True, help_text='What the next iteration samples from; the first one replies.', to='annotate.policy')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("slug", models.SlugField(help_text="The name in commands and addresses.", unique=True)),
+                ("name", models.CharField(max_length=120)),
+                (
+                    "kinds",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=8),
+                        default=annotate.models.projects.default_kinds,
+                        help_text="Kinds of work in the order in which they are offered: rank, chat.",
+                        size=None,
+                    ),
+                ),
+                (
+                    "system_message",
+                    models.TextField(
+                        default="You are a helpful, honest and harmless assistant.",
+                        help_text="The first message of every new conversation, as the model sees it. May not be empty: chat templates add one of their own where none is given.",
+                    ),
+                ),
+                (
+                    "k",
+                    models.PositiveSmallIntegerField(
+                        default=4,
+                        help_text="Candidates in a comparison, the original included.",
+                        validators=[
+                            django.core.validators.MinValueValidator(2),
+                            django.core.validators.MaxValueValidator(9),
+                        ],
+                        verbose_name="K",
+                    ),
+                ),
+                (
+                    "overlap",
+                    models.PositiveSmallIntegerField(
+                        default=1,
+                        help_text="Rankings wanted on one comparison.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(20),
+                        ],
+                    ),
+                ),
+                (
+                    "max_new_tokens",
+                    models.PositiveIntegerField(
+                        default=256,
+                        help_text="The longest completion, in tokens.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                (
+                    "temperature",
+                    models.FloatField(
+                        default=0.8,
+                        help_text="0 is greedy.",
+                        validators=[
+                            django.core.validators.MinValueValidator(0.0),
+                            django.core.validators.MaxValueValidator(5.0),
+                        ],
+                    ),
+                ),
+                (
+                    "top_p",
+                    models.FloatField(
+                        default=0.95,
+                        validators=[
+                            django.core.validators.MinValueValidator(0.01),
+                            django.core.validators.MaxValueValidator(1.0),
+                        ],
+                    ),
+                ),
+                ("top_k", models.PositiveIntegerField(default=0, help_text="0 leaves it out.")),
+                (
+                    "authors_rank_own",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Whether trainers may rank messages of conversations that they held themselves.",
+                    ),
+                ),
+                (
+                    "secret",
+                    models.CharField(default=annotate.models.projects.new_secret, editable=False, max_length=64),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "policies",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="What the next iteration samples from; the first one replies.",
+                        to="annotate.policy",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to='annotate.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="memberships", to="annotate.project"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='iteration',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='iterations', to='annotate.project'),
+            model_name="iteration",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="iterations", to="annotate.project"
+            ),
         ),
         migrations.AddField(
-            model_name='guidelineversion',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='guideline_versions', to='annotate.project'),
+            model_name="guidelineversion",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="guideline_versions", to="annotate.project"
+            ),
         ),
         migrations.AddField(
-            model_name='generationrequest',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='requests', to='annotate.project'),
+            model_name="generationrequest",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="requests", to="annotate.project"
+            ),
         ),
         migrations.CreateModel(
-            name='Export',
+            name="Export",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('what', models.CharField(max_length=20)),
-                ('format', models.CharField(max_length=32)),
-                ('filters', models.JSONField(default=dict, help_text='What was asked for, beside project, what and format.')),
-                ('manifest', models.JSONField()),
-                ('digest', models.CharField(help_text='SHA-256 over the digests of its files.', max_length=64)),
-                ('rows', models.PositiveBigIntegerField()),
-                ('location', models.CharField(help_text='Its folder in the storage of exports.', max_length=300)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('iteration', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='exports', to='annotate.iteration')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='exports', to='annotate.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("what", models.CharField(max_length=20)),
+                ("format", models.CharField(max_length=32)),
+                (
+                    "filters",
+                    models.JSONField(default=dict, help_text="What was asked for, beside project, what and format."),
+                ),
+                ("manifest", models.JSONField()),
+                ("digest", models.CharField(help_text="SHA-256 over the digests of its files.", max_length=64)),
+                ("rows", models.PositiveBigIntegerField()),
+                ("location", models.CharField(help_text="Its folder in the storage of exports.", max_length=300)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "iteration",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="exports",
+                        to="annotate.iteration",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="exports", to="annotate.project"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.AddField(
-            model_name='conversation',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='conversations', to='annotate.project'),
+            model_name="conversation",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="conversations", to="annotate.project"
+            ),
         ),
         migrations.AddField(
-            model_name='comparison',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='comparisons', to='annotate.project'),
+            model_name="comparison",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="comparisons", to="annotate.project"
+            ),
         ),
         migrations.AddField(
-            model_name='assignment',
-            name='project',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='assignments', to='annotate.project'),
+            model_name="assignment",
+            name="project",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="assignments", to="annotate.project"
+            ),
         ),
         migrations.CreateModel(
-            name='Prompt',
+            name="Prompt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('text', models.TextField()),
-                ('digest', models.CharField(editable=False, help_text='SHA-256 of the text.', max_length=64)),
-                ('family', models.CharField(editable=False, help_text='Texts that are the same but for case, space and punctuation.', max_length=64)),
-                ('use_case', models.CharField(blank=True, help_text='For example: brainstorming, open QA.', max_length=40)),
-                ('source', models.CharField(blank=True, help_text='The file or set that it came from.', max_length=200)),
-                ('source_id', models.CharField(blank=True, help_text='Its name in the source.', max_length=200)),
-                ('uses', models.PositiveIntegerField(default=0, help_text='Conversations that were opened with it.')),
-                ('active', models.BooleanField(default=True, help_text='Whether new conversations may open with it.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='prompts', to='annotate.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.TextField()),
+                ("digest", models.CharField(editable=False, help_text="SHA-256 of the text.", max_length=64)),
+                (
+                    "family",
+                    models.CharField(
+                        editable=False,
+                        help_text="Texts that are the same but for case, space and punctuation.",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "use_case",
+                    models.CharField(blank=True, help_text="For example: brainstorming, open QA.", max_length=40),
+                ),
+                (
+                    "source",
+                    models.CharField(blank=True, help_text="The file or set that it came from.", max_length=200),
+                ),
+                ("source_id", models.CharField(blank=True, help_text="Its name in the source.", max_length=200)),
+                ("uses", models.PositiveIntegerField(default=0, help_text="Conversations that were opened with it.")),
+                ("active", models.BooleanField(default=True, help_text="Whether new conversations may open with it.")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="prompts", to="annotate.project"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['id'],
+                "ordering": ["id"],
             },
         ),
         migrations.AddField(
-            model_name='conversation',
-            name='prompt',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='conversations', to='annotate.prompt'),
+            model_name="conversation",
+            name="prompt",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="conversations",
+                to="annotate.prompt",
+            ),
         ),
         migrations.CreateModel(
-            name='QueueCursor',
+            name="QueueCursor",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(max_length=8)),
-                ('priority', models.SmallIntegerField()),
-                ('ordinal', models.PositiveSmallIntegerField()),
-                ('after', models.BigIntegerField(help_text='The assignment after which to look.')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='annotate.project')),
-                ('trainer', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("kind", models.CharField(max_length=8)),
+                ("priority", models.SmallIntegerField()),
+                ("ordinal", models.PositiveSmallIntegerField()),
+                ("after", models.BigIntegerField(help_text="The assignment after which to look.")),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="annotate.project"
+                    ),
+                ),
+                (
+                    "trainer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Ranking',
+            name="Ranking",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('current', models.BooleanField(default=True, help_text='Whether it is the one of its assignment that counts.')),
-                ('all_bad', models.BooleanField(default=False, help_text='No candidate is acceptable.')),
-                ('active_seconds', models.PositiveIntegerField(default=0)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('assignment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rankings', to='annotate.assignment')),
-                ('comparison', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rankings', to='annotate.comparison')),
-                ('trainer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='rankings', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "current",
+                    models.BooleanField(default=True, help_text="Whether it is the one of its assignment that counts."),
+                ),
+                ("all_bad", models.BooleanField(default=False, help_text="No candidate is acceptable.")),
+                ("active_seconds", models.PositiveIntegerField(default=0)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "assignment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="rankings", to="annotate.assignment"
+                    ),
+                ),
+                (
+                    "comparison",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="rankings", to="annotate.comparison"
+                    ),
+                ),
+                (
+                    "trainer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="rankings",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='RankedCandidate',
+            name="RankedCandidate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('rank', models.PositiveSmallIntegerField()),
-                ('rating', models.PositiveSmallIntegerField(blank=True, help_text='1 to 7.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(7)])),
-                ('flags', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(choices=[('instruction', 'Fails to follow the instruction'), ('unsuitable', 'Unsuitable for an assistant'), ('hallucination', 'States what is not so'), ('constraint', 'Breaks a constraint of the instruction'), ('sexual', 'Sexual content'), ('violent', 'Violent content'), ('encourages_harm', 'Encourages violence, abuse or self-harm'), ('denigrates', 'Denigrates a protected class'), ('harmful_advice', 'Gives harmful advice'), ('opinion', 'Expresses an opinion'), ('moral', 'Passes moral judgement')], max_length=20), blank=True, default=list, size=None)),
-                ('candidate', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='places', to='annotate.candidate')),
-                ('ranking', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='places', to='annotate.ranking')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("rank", models.PositiveSmallIntegerField()),
+                (
+                    "rating",
+                    models.PositiveSmallIntegerField(
+                        blank=True,
+                        help_text="1 to 7.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(7),
+                        ],
+                    ),
+                ),
+                (
+                    "flags",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("instruction", "Fails to follow the instruction"),
+                                ("unsuitable", "Unsuitable for an assistant"),
+                                ("hallucination", "States what is not so"),
+                                ("constraint", "Breaks a constraint of the instruction"),
+                                ("sexual", "Sexual content"),
+                                ("violent", "Violent content"),
+                                ("encourages_harm", "Encourages violence, abuse or self-harm"),
+                                ("denigrates", "Denigrates a protected class"),
+                                ("harmful_advice", "Gives harmful advice"),
+                                ("opinion", "Expresses an opinion"),
+                                ("moral", "Passes moral judgement"),
+                            ],
+                            max_length=20,
+                        ),
+                        blank=True,
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                (
+                    "candidate",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="places", to="annotate.candidate"
+                    ),
+                ),
+                (
+                    "ranking",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="places", to="annotate.ranking"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['ranking', 'rank', 'candidate'],
+                "ordering": ["ranking", "rank", "candidate"],
             },
         ),
         migrations.AddConstraint(
-            model_name='user',
-            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('email'), name='user_email_once', violation_error_message='Taken.'),
+            model_name="user",
+            constraint=models.UniqueConstraint(
+                django.db.models.functions.text.Lower("email"), name="user_email_once", violation_error_message="Taken."
+            ),
         ),
         migrations.AddConstraint(
-            model_name='candidate',
-            constraint=models.UniqueConstraint(fields=('comparison', 'completion'), name='candidate_once'),
+            model_name="candidate",
+            constraint=models.UniqueConstraint(fields=("comparison", "completion"), name="candidate_once"),
         ),
         migrations.AddConstraint(
-            model_name='candidate',
-            constraint=models.UniqueConstraint(condition=models.Q(('original', True)), fields=('comparison',), name='candidate_one_original'),
+            model_name="candidate",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("original", True)), fields=("comparison",), name="candidate_one_original"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='completion',
-            constraint=models.UniqueConstraint(fields=('request', 'index'), name='completion_index_once'),
+            model_name="completion",
+            constraint=models.UniqueConstraint(fields=("request", "index"), name="completion_index_once"),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(fields=('conversation', 'position'), name='message_position_once'),
+            model_name="message",
+            constraint=models.UniqueConstraint(fields=("conversation", "position"), name="message_position_once"),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('completion__isnull', False), ('role', 'assistant'), ('source', 'reply')), models.Q(('completion__isnull', True), ('source', 'written')), _connector='OR'), name='message_reply_has_completion'),
+            model_name="message",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("completion__isnull", False), ("role", "assistant"), ("source", "reply")),
+                    models.Q(("completion__isnull", True), ("source", "written")),
+                    _connector="OR",
+                ),
+                name="message_reply_has_completion",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('k__gte', 2), ('k__lte', 9)), name='project_k_2_to_9'),
+            model_name="project",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("k__gte", 2), ("k__lte", 9)), name="project_k_2_to_9"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('overlap__gte', 1)), name='project_overlap_from_1'),
+            model_name="project",
+            constraint=models.CheckConstraint(condition=models.Q(("overlap__gte", 1)), name="project_overlap_from_1"),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('temperature__gte', 0)), name='project_temperature_from_0'),
+            model_name="project",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("temperature__gte", 0)), name="project_temperature_from_0"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('top_p__gt', 0), ('top_p__lte', 1)), name='project_top_p_0_to_1'),
+            model_name="project",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("top_p__gt", 0), ("top_p__lte", 1)), name="project_top_p_0_to_1"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('max_new_tokens__gte', 1)), name='project_tokens_from_1'),
+            model_name="project",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_new_tokens__gte", 1)), name="project_tokens_from_1"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('system_message', ''), _negated=True), name='project_system_message_there'),
+            model_name="project",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("system_message", ""), _negated=True), name="project_system_message_there"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('project', 'user'), name='membership_once'),
+            model_name="membership",
+            constraint=models.UniqueConstraint(fields=("project", "user"), name="membership_once"),
         ),
         migrations.AddConstraint(
-            model_name='iteration',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='iteration_number_once'),
+            model_name="iteration",
+            constraint=models.UniqueConstraint(fields=("project", "number"), name="iteration_number_once"),
         ),
         migrations.AddConstraint(
-            model_name='iteration',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'open')), fields=('project',), name='iteration_one_open_a_project'),
+            model_name="iteration",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "open")), fields=("project",), name="iteration_one_open_a_project"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='iteration',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('closed_at__isnull', False), ('state', 'closed')), models.Q(models.Q(('state', 'closed'), _negated=True), ('closed_at__isnull', True)), _connector='OR'), name='iteration_closed_has_time'),
+            model_name="iteration",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("closed_at__isnull", False), ("state", "closed")),
+                    models.Q(models.Q(("state", "closed"), _negated=True), ("closed_at__isnull", True)),
+                    _connector="OR",
+                ),
+                name="iteration_closed_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='guidelineversion',
-            constraint=models.UniqueConstraint(fields=('project', 'number'), name='guideline_version_once'),
+            model_name="guidelineversion",
+            constraint=models.UniqueConstraint(fields=("project", "number"), name="guideline_version_once"),
         ),
         migrations.AddIndex(
-            model_name='generationrequest',
-            index=models.Index(condition=models.Q(('state', 'waiting')), fields=['policy', 'urgency', 'id'], name='request_queue'),
+            model_name="generationrequest",
+            index=models.Index(
+                condition=models.Q(("state", "waiting")), fields=["policy", "urgency", "id"], name="request_queue"
+            ),
         ),
         migrations.AddIndex(
-            model_name='generationrequest',
-            index=models.Index(condition=models.Q(('state', 'claimed')), fields=['lease_until'], name='request_leases'),
+            model_name="generationrequest",
+            index=models.Index(condition=models.Q(("state", "claimed")), fields=["lease_until"], name="request_leases"),
         ),
         migrations.AddIndex(
-            model_name='generationrequest',
-            index=models.Index(fields=['state', '-id'], name='request_listing'),
+            model_name="generationrequest",
+            index=models.Index(fields=["state", "-id"], name="request_listing"),
         ),
         migrations.AddConstraint(
-            model_name='generationrequest',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('claim_token__isnull', False), ('claimed_at__isnull', False), ('lease_until__isnull', False), ('state', 'claimed')), models.Q(models.Q(('state', 'claimed'), _negated=True), ('claim_token__isnull', True), ('lease_until__isnull', True)), _connector='OR'), name='request_claimed_has_lease'),
+            model_name="generationrequest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("claim_token__isnull", False),
+                        ("claimed_at__isnull", False),
+                        ("lease_until__isnull", False),
+                        ("state", "claimed"),
+                    ),
+                    models.Q(
+                        models.Q(("state", "claimed"), _negated=True),
+                        ("claim_token__isnull", True),
+                        ("lease_until__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="request_claimed_has_lease",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationrequest',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at__isnull', True), ('state__in', ['waiting', 'claimed'])), models.Q(models.Q(('state__in', ['waiting', 'claimed']), _negated=True), ('ended_at__isnull', False)), _connector='OR'), name='request_ended_has_time'),
+            model_name="generationrequest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("ended_at__isnull", True), ("state__in", ["waiting", "claimed"])),
+                    models.Q(
+                        models.Q(("state__in", ["waiting", "claimed"]), _negated=True), ("ended_at__isnull", False)
+                    ),
+                    _connector="OR",
+                ),
+                name="request_ended_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationrequest',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('comparison__isnull', True), ('conversation__isnull', False), ('n', 1), ('position__isnull', False), ('purpose', 'reply')), models.Q(('comparison__isnull', False), ('conversation__isnull', True), ('purpose', 'alternatives')), _connector='OR'), name='request_belongs_to_its_purpose'),
+            model_name="generationrequest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("comparison__isnull", True),
+                        ("conversation__isnull", False),
+                        ("n", 1),
+                        ("position__isnull", False),
+                        ("purpose", "reply"),
+                    ),
+                    models.Q(
+                        ("comparison__isnull", False), ("conversation__isnull", True), ("purpose", "alternatives")
+                    ),
+                    _connector="OR",
+                ),
+                name="request_belongs_to_its_purpose",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationrequest',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('purpose', 'reply'), ('urgency', 0)), models.Q(('purpose', 'alternatives'), ('urgency', 2)), _connector='OR'), name='request_urgency_of_purpose'),
+            model_name="generationrequest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("purpose", "reply"), ("urgency", 0)),
+                    models.Q(("purpose", "alternatives"), ("urgency", 2)),
+                    _connector="OR",
+                ),
+                name="request_urgency_of_purpose",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationrequest',
-            constraint=models.UniqueConstraint(condition=models.Q(('purpose', 'reply'), ('state__in', ['waiting', 'claimed'])), fields=('conversation',), name='request_one_reply_at_a_time'),
+            model_name="generationrequest",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("purpose", "reply"), ("state__in", ["waiting", "claimed"])),
+                fields=("conversation",),
+                name="request_one_reply_at_a_time",
+            ),
         ),
         migrations.AddIndex(
-            model_name='comparison',
-            index=models.Index(fields=['project', 'state', 'id'], name='comparison_listing'),
+            model_name="comparison",
+            index=models.Index(fields=["project", "state", "id"], name="comparison_listing"),
         ),
         migrations.AddConstraint(
-            model_name='comparison',
-            constraint=models.UniqueConstraint(fields=('iteration', 'message'), name='comparison_message_once_an_iteration'),
+            model_name="comparison",
+            constraint=models.UniqueConstraint(
+                fields=("iteration", "message"), name="comparison_message_once_an_iteration"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='comparison',
-            constraint=models.CheckConstraint(condition=models.Q(('draw_index__lt', models.F('draw_size'))), name='comparison_drawn_from_set'),
+            model_name="comparison",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("draw_index__lt", models.F("draw_size"))), name="comparison_drawn_from_set"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='comparison',
-            constraint=models.CheckConstraint(condition=models.Q(('k__gte', 2), ('k__lte', 9)), name='comparison_k_2_to_9'),
+            model_name="comparison",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("k__gte", 2), ("k__lte", 9)), name="comparison_k_2_to_9"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='comparison',
-            constraint=models.CheckConstraint(condition=models.Q(('overlap__gte', 1)), name='comparison_overlap_from_1'),
+            model_name="comparison",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("overlap__gte", 1)), name="comparison_overlap_from_1"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='comparison',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('opened_at__isnull', True), ('state__in', ['sampling', 'failed'])), models.Q(('opened_at__isnull', False), ('state__in', ['open', 'closed'])), _connector='OR'), name='comparison_opened_has_time'),
+            model_name="comparison",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("opened_at__isnull", True), ("state__in", ["sampling", "failed"])),
+                    models.Q(("opened_at__isnull", False), ("state__in", ["open", "closed"])),
+                    _connector="OR",
+                ),
+                name="comparison_opened_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='comparison',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('closed_at__isnull', False), ('state', 'closed')), models.Q(models.Q(('state', 'closed'), _negated=True), ('closed_at__isnull', True)), _connector='OR'), name='comparison_closed_has_time'),
+            model_name="comparison",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("closed_at__isnull", False), ("state", "closed")),
+                    models.Q(models.Q(("state", "closed"), _negated=True), ("closed_at__isnull", True)),
+                    _connector="OR",
+                ),
+                name="comparison_closed_has_time",
+            ),
         ),
         migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(condition=models.Q(('state', 'free')), fields=['project', 'kind', 'priority', 'ordinal', 'id'], name='assignment_queue'),
+            model_name="assignment",
+            index=models.Index(
+                condition=models.Q(("state", "free")),
+                fields=["project", "kind", "priority", "ordinal", "id"],
+                name="assignment_queue",
+            ),
         ),
         migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(condition=models.Q(('state', 'held')), fields=['lease_until'], name='assignment_leases'),
+            model_name="assignment",
+            index=models.Index(condition=models.Q(("state", "held")), fields=["lease_until"], name="assignment_leases"),
         ),
         migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(fields=['trainer', '-ended_at'], name='assignment_history'),
+            model_name="assignment",
+            index=models.Index(fields=["trainer", "-ended_at"], name="assignment_history"),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(fields=('comparison', 'trainer'), name='assignment_comparison_once_a_trainer'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                fields=("comparison", "trainer"), name="assignment_comparison_once_a_trainer"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', ['free', 'held', 'submitted'])), fields=('comparison', 'ordinal'), name='assignment_live_ordinal_once'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state__in", ["free", "held", "submitted"])),
+                fields=("comparison", "ordinal"),
+                name="assignment_live_ordinal_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'held')), fields=('project', 'trainer', 'seat'), name='assignment_seat_once_a_trainer'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", "held")),
+                fields=("project", "trainer", "seat"),
+                name="assignment_seat_once_a_trainer",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state__in', ['free', 'withdrawn']), ('trainer__isnull', True)), models.Q(models.Q(('state__in', ['free', 'withdrawn']), _negated=True), ('trainer__isnull', False)), _connector='OR'), name='assignment_held_has_trainer'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state__in", ["free", "withdrawn"]), ("trainer__isnull", True)),
+                    models.Q(models.Q(("state__in", ["free", "withdrawn"]), _negated=True), ("trainer__isnull", False)),
+                    _connector="OR",
+                ),
+                name="assignment_held_has_trainer",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('held_at__isnull', False), ('lease_until__isnull', False), ('seat__in', [1, 2]), ('state', 'held')), models.Q(models.Q(('state', 'held'), _negated=True), ('lease_until__isnull', True), ('seat__isnull', True)), _connector='OR'), name='assignment_held_has_lease'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("held_at__isnull", False),
+                        ("lease_until__isnull", False),
+                        ("seat__in", [1, 2]),
+                        ("state", "held"),
+                    ),
+                    models.Q(
+                        models.Q(("state", "held"), _negated=True),
+                        ("lease_until__isnull", True),
+                        ("seat__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="assignment_held_has_lease",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at__isnull', True), ('state__in', ['free', 'held'])), models.Q(models.Q(('state__in', ['free', 'held']), _negated=True), ('ended_at__isnull', False)), _connector='OR'), name='assignment_ended_has_time'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("ended_at__isnull", True), ("state__in", ["free", "held"])),
+                    models.Q(models.Q(("state__in", ["free", "held"]), _negated=True), ("ended_at__isnull", False)),
+                    _connector="OR",
+                ),
+                name="assignment_ended_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('comparison__isnull', False), ('conversation__isnull', True), ('kind', 'rank')), models.Q(('comparison__isnull', True), ('kind', 'chat')), _connector='OR'), name='assignment_belongs_to_its_kind'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("comparison__isnull", False), ("conversation__isnull", True), ("kind", "rank")),
+                    models.Q(("comparison__isnull", True), ("kind", "chat")),
+                    _connector="OR",
+                ),
+                name="assignment_belongs_to_its_kind",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'skipped'), models.Q(('skip_reason', ''), _negated=True)), models.Q(models.Q(('state', 'skipped'), _negated=True), ('skip_reason', '')), _connector='OR'), name='assignment_skip_has_reason'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", "skipped"), models.Q(("skip_reason", ""), _negated=True)),
+                    models.Q(models.Q(("state", "skipped"), _negated=True), ("skip_reason", "")),
+                    _connector="OR",
+                ),
+                name="assignment_skip_has_reason",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.CheckConstraint(condition=models.Q(('ordinal__gte', 1)), name='assignment_ordinal_from_1'),
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("ordinal__gte", 1)), name="assignment_ordinal_from_1"
+            ),
         ),
         migrations.AddIndex(
-            model_name='prompt',
-            index=models.Index(condition=models.Q(('active', True)), fields=['project', 'uses', 'id'], name='prompt_next_to_use'),
+            model_name="prompt",
+            index=models.Index(
+                condition=models.Q(("active", True)), fields=["project", "uses", "id"], name="prompt_next_to_use"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='prompt',
-            constraint=models.UniqueConstraint(fields=('project', 'digest'), name='prompt_once_a_project'),
+            model_name="prompt",
+            constraint=models.UniqueConstraint(fields=("project", "digest"), name="prompt_once_a_project"),
         ),
         migrations.AddConstraint(
-            model_name='prompt',
-            constraint=models.CheckConstraint(condition=models.Q(('text', ''), _negated=True), name='prompt_not_empty'),
+            model_name="prompt",
+            constraint=models.CheckConstraint(condition=models.Q(("text", ""), _negated=True), name="prompt_not_empty"),
         ),
         migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['project', 'state', '-id'], name='conversation_listing'),
+            model_name="conversation",
+            index=models.Index(fields=["project", "state", "-id"], name="conversation_listing"),
         ),
         migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('state', 'finished')), models.Q(models.Q(('state', 'finished'), _negated=True), ('finished_at__isnull', True)), _connector='OR'), name='conversation_finished_has_time'),
+            model_name="conversation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", False), ("state", "finished")),
+                    models.Q(models.Q(("state", "finished"), _negated=True), ("finished_at__isnull", True)),
+                    _connector="OR",
+                ),
+                name="conversation_finished_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=models.Q(('family', ''), ('state', 'finished'), _negated=True), name='conversation_finished_has_family'),
+            model_name="conversation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("family", ""), ("state", "finished"), _negated=True),
+                name="conversation_finished_has_family",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='queuecursor',
-            constraint=models.UniqueConstraint(fields=('project', 'trainer', 'kind', 'priority', 'ordinal'), name='queue_cursor_once'),
+            model_name="queuecursor",
+            constraint=models.UniqueConstraint(
+                fields=("project", "trainer", "kind", "priority", "ordinal"), name="queue_cursor_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='ranking',
-            constraint=models.UniqueConstraint(condition=models.Q(('current', True)), fields=('assignment',), name='ranking_one_current'),
+            model_name="ranking",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("current", True)), fields=("assignment",), name="ranking_one_current"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rankedcandidate',
-            constraint=models.UniqueConstraint(fields=('ranking', 'candidate'), name='ranked_candidate_once'),
+            model_name="rankedcandidate",
+            constraint=models.UniqueConstraint(fields=("ranking", "candidate"), name="ranked_candidate_once"),
         ),
         migrations.AddConstraint(
-            model_name='rankedcandidate',
-            constraint=models.CheckConstraint(condition=models.Q(('rating__isnull', True), models.Q(('rating__gte', 1), ('rating__lte', 7)), _connector='OR'), name='ranked_candidate_rating_1_to_7'),
+            model_name="rankedcandidate",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("rating__isnull", True), models.Q(("rating__gte", 1), ("rating__lte", 7)), _connector="OR"
+                ),
+                name="ranked_candidate_rating_1_to_7",
+            ),
         ),
     ]

@@ -1,0 +1,71 @@
+"""The one door: owners and readers of a project get in, strangers learn nothing."""
+
+import pytest
+
+from annotate import access, assignments, rankings
+from annotate.errors import Forbidden, NotFound
+from annotate.models import Membership, Role
+from tests import factory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def project():
+    return factory.project()
+
+
+@pytest.fixture
+def slot(project):
+    factory.open_comparison(project)
+    return assignments.claim(user=factory.trainer(project), project=project)
+
+
+def test_projects_are_for_members(project):
+    assert access.project_for(factory.trainer(project), project.slug) == project
+    with pytest.raises(NotFound):
+        access.project_for(factory.trainer(), project.slug)
+
+
+def test_assignments_are_for_their_trainer(project, slot):
+    assert access.assignment_for(slot.trainer, slot.pk) == slot
+    for other in (factory.trainer(project), factory.person(project, role=Role.REVIEWER), factory.trainer()):
+        with pytest.raises(NotFound):
+            access.assignment_for(other, slot.pk)
+
+
+def test_one_who_has_left_the_project_sees_nothing_of_it(project, slot):
+    Membership.objects.filter(user=slot.trainer).delete()
+    with pytest.raises(NotFound):
+        access.assignment_for(slot.trainer, slot.pk)
+
+
+def test_conversations_and_rankings_are_for_their_trainer_and_for_readers(project, slot):
+    ranking = rankings.submit(assignment=slot, user=slot.trainer, tiers=[[pk] for pk in slot.shown_order])
+    conversation = slot.comparison.message.conversation
+    assert access.ranking_for(slot.trainer, ranking.pk) == ranking
+    assert access.conversation_for(conversation.trainer, conversation.pk) == conversation
+    for role in (Role.REVIEWER, Role.ADMIN, Role.ENGINEER):
+        reader = factory.person(project, role=role)
+        assert access.ranking_for(reader, ranking.pk) == ranking
+        assert access.conversation_for(reader, conversation.pk) == conversation
+        assert access.comparison_for(reader, ranking.comparison_id).pk == ranking.comparison_id
+        stranger = factory.person(factory.project(), role=role)
+        for door, pk in (
+            (access.ranking_for, ranking.pk),
+            (access.conversation_for, conversation.pk),
+            (access.comparison_for, ranking.comparison_id),
+        ):
+            with pytest.raises(NotFound):
+                door(stranger, pk)
+    other = factory.trainer(project)
+    with pytest.raises(NotFound):
+        access.ranking_for(other, ranking.pk)
+    with pytest.raises(NotFound):
+        access.comparison_for(other, ranking.comparison_id)
+
+
+def test_work_of_others_is_for_readers(project):
+    with pytest.raises(Forbidden, match="reviewer or admin or engineer"):
+        access.reviewed_project_for(factory.trainer(project), project.slug)
+    assert access.reviewed_project_for(factory.person(project, role=Role.REVIEWER), project.slug) == project
