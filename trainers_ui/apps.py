@@ -1,9 +1,9 @@
-"""The browser pages of trainers and reviewers."""
+"""The browser pages."""
 
 from django.apps import AppConfig
 
 
 class TrainersUiConfig(AppConfig):
-    """Templates, static files and views; no models."""
+    """Pages of trainers and reviewers; no models of its own."""
 
     name = "trainers_ui"

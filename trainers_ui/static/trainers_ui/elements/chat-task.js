@@ -1,0 +1,217 @@
+/* The chat page: forms that work by themselves, posted in place by htmx, and a reply that streams in.
+   What the server shows of the conversation is the truth: a stream only fills the time until the
+   finished reply is there, and whatever goes wrong with it ends in asking the server again. */
+
+import { ActiveTime } from "./active-time.js";
+import { Draft } from "./draft.js";
+import { Reply } from "./reply.js";
+
+const POLL = 3000;
+const NEAR = 120;
+
+class ChatTask extends HTMLElement {
+  connectedCallback() {
+    this.form = this.querySelector("[data-say]");
+    this.box = this.form.elements.text;
+    this.quit = new AbortController();
+    this.time = new ActiveTime(Number(this.dataset.active));
+    this.draft = new Draft(this, {
+      read: () => ({ text: this.box.value }),
+      restore: ({ text = "" }) => this.fill(text),
+      time: this.time,
+    });
+    const on = (target, name, act) => target.addEventListener(name, act, { signal: this.quit.signal });
+    on(this.box, "keydown", (event) => this.key(event));
+    on(this.box, "input", () => this.draft.changed());
+    on(this, "htmx:beforeRequest", (event) => this.asking(event));
+    on(this, "htmx:afterRequest", (event) => this.asked(event));
+    on(this, "htmx:sendError", (event) => this.away(event));
+    on(this, "htmx:responseError", (event) => event.target === this.conversation && this.later());
+    on(this, "htmx:afterSwap", () => this.follow());
+    on(document, "keydown", (event) => event.key === "Escape" && this.escape(event));
+    on(window, "online", () => this.refresh());
+    for (const form of document.querySelectorAll("dialog form[data-ends]")) on(form, "submit", () => this.draft.end());
+    this.follow();
+    this.down();
+    if (matchMedia("(hover: hover)").matches) this.box.focus({ preventScroll: true });
+  }
+
+  disconnectedCallback() {
+    this.quit.abort();
+    this.time.stop();
+    this.draft.end();
+    this.close();
+  }
+
+  get conversation() {
+    return this.querySelector("#conversation");
+  }
+
+  /** What the server last said of the conversation. */
+  get stand() {
+    return this.conversation.querySelector("[data-stand]").dataset;
+  }
+
+  // --- The box -------------------------------------------------------------------------------------------------
+
+  key(event) {
+    // While an input method composes, Enter chooses a character.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    event.preventDefault();
+    if (!event.repeat) this.form.requestSubmit();
+  }
+
+  fill(text) {
+    this.box.value = text;
+    this.box.setSelectionRange(text.length, text.length);
+  }
+
+  asking(event) {
+    if (event.target !== this.form) return;
+    if (!this.box.value.trim() || this.stand.blocked) {
+      event.preventDefault();
+      this.box.focus();
+      return;
+    }
+    this.sent = this.box.value;
+    this.querySelector("[data-notices]").replaceChildren();
+  }
+
+  asked(event) {
+    if (event.target === this.form && event.detail.successful) {
+      // Only what was sent leaves the box; somebody may have typed on.
+      if (this.box.value === this.sent) this.fill("");
+      this.draft.adopt(this.draft.version, JSON.stringify({ text: "" }));
+      this.begun();
+      this.down();
+    } else if (event.target.matches("[data-blank]") && event.detail.successful) {
+      this.fill("");
+      this.draft.changed();
+      this.begun();
+      this.box.focus();
+    }
+  }
+
+  /** The opening is used or put aside: the box is an ordinary one. */
+  begun() {
+    for (const part of this.querySelectorAll("[data-opening]")) {
+      if (part.nextElementSibling?.hidden) part.nextElementSibling.hidden = false;
+      part.remove();
+    }
+  }
+
+  away(event) {
+    this.draft.say("No connection: what you wrote is kept", true);
+    if (event.target === this.conversation) this.later();
+  }
+
+  escape(event) {
+    const stop = this.querySelector("[data-stop]");
+    if (!stop || document.querySelector("dialog[open]")) return;
+    event.preventDefault();
+    stop.form.requestSubmit(stop);
+  }
+
+  // --- The reply -------------------------------------------------------------------------------------------------
+
+  /** Look at what the server has shown: open a stream for a reply that is being written, end it otherwise. */
+  follow() {
+    const { pending, streams, blocked, finishes, version } = this.stand;
+    const returned = this.querySelector("[data-returned]");
+    if (returned && Number(version) > this.draft.version) this.bringBack(returned.value, Number(version));
+    this.form.querySelector("[data-send]").disabled = Boolean(blocked);
+    for (const button of document.querySelectorAll("[data-finish]")) button.disabled = !finishes;
+    this.say(this.waiting && !pending ? "The reply is there." : "");
+    this.waiting = Boolean(pending);
+    this.close();
+    if (!pending || !streams) return;
+    this.reply = new Reply(Number(pending));
+    // The end of this very reply was announced and the page does not show it yet: not at once again.
+    if (this.ended === pending) this.later();
+    else this.openStream();
+  }
+
+  openStream() {
+    this.source = new EventSource(this.dataset.streamUrl);
+    this.source.addEventListener("message", (event) => this.take(JSON.parse(event.data)));
+    this.source.addEventListener("end", () => this.end());
+    this.source.addEventListener("open", () => this.say(""));
+    this.source.addEventListener("error", () => this.broken());
+  }
+
+  take(event) {
+    const news = this.reply.take(event);
+    if (news === "text") this.draw();
+    else if (news === "end") this.end();
+    else if (news === "stale") this.refresh();
+    if (news !== "nothing") this.failures = 0;
+  }
+
+  end() {
+    this.ended = this.stand.pending;
+    this.refresh();
+  }
+
+  /** The browser tries again by itself, unless the server said no: then it has no room, or nothing more to tell. */
+  broken() {
+    if (this.source.readyState !== EventSource.CLOSED) this.say("Connection lost, trying again.");
+    else this.later();
+  }
+
+  /** Ask for the conversation in a moment, each time a little later. */
+  later() {
+    this.failures = (this.failures ?? 0) + 1;
+    this.source?.close();
+    clearTimeout(this.poll);
+    this.poll = setTimeout(() => this.refresh(), Math.min(POLL, 150 * 2 ** this.failures));
+    this.ended = null;
+  }
+
+  draw() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      const place = this.querySelector("[data-stream]");
+      if (!place || !this.reply) return;
+      const near = this.atEnd;
+      place.textContent = this.reply.text;
+      place.closest(".turn").classList.toggle("begun", this.reply.points > 0);
+      if (near) this.down();
+    });
+  }
+
+  close() {
+    clearTimeout(this.poll);
+    this.source?.close();
+    this.source = null;
+    this.reply = null;
+  }
+
+  refresh() {
+    this.source?.close();
+    window.htmx.trigger(this.conversation, "refresh");
+  }
+
+  bringBack(text, version) {
+    const typed = this.box.value.trim();
+    this.draft.adopt(version, JSON.stringify({ text }));
+    this.fill(typed && typed !== text ? `${text}\n\n${typed}` : text);
+    this.draft.changed();
+    this.box.focus();
+  }
+
+  say(text) {
+    const status = this.querySelector("[data-status]");
+    if (status.textContent !== text) status.textContent = text;
+  }
+
+  get atEnd() {
+    const page = document.documentElement;
+    return page.scrollHeight - page.scrollTop - page.clientHeight < NEAR;
+  }
+
+  down() {
+    scrollTo(0, document.documentElement.scrollHeight);
+  }
+}
+
+customElements.define("chat-task", ChatTask);

@@ -1,0 +1,140 @@
+"""The chat page: talk to the policy, stop a reply, have it written again, finish."""
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+
+from annotate import access, conversations, generation, openings, streams
+from annotate.errors import Unavailable
+from trainers_ui import streaming
+from trainers_ui.views.page import page
+from trainers_ui.views.task import around
+
+
+def show(request: HttpRequest, assignment) -> HttpResponse:
+    """The page of a chat; what was said, where it has ended."""
+    going_on = assignment.state in ("held", "expired") and assignment.conversation.state == "open"
+    context = around(request, assignment, ended=not going_on) | _said(assignment)
+    if not going_on:
+        return render(request, "trainers_ui/chatted.html", context | {"what": "Chat"})
+    prompt = assignment.conversation.prompt
+    opening = prompt.text if prompt is not None and not context["messages"] else ""
+    context |= _stand(assignment, context["messages"]) | {
+        "what": "Chat with the model",
+        "opening": opening,
+        "box": assignment.draft.get("text", opening),
+        "longest": settings.MESSAGE_CHARACTERS,
+    }
+    return render(request, "trainers_ui/chat.html", context)
+
+
+def _said(assignment) -> dict:
+    messages = list(assignment.conversation.messages.select_related("completion"))
+    system = next((message for message in messages if message.role == "system"), None)
+    return {"system": system, "messages": [message for message in messages if message is not system]}
+
+
+def _stand(assignment, messages: list) -> dict:
+    """What can be done now: is a reply pending, did one fail, are replies to be had."""
+    pending = generation.pending_reply(assignment.conversation)
+    unanswered = bool(messages) and messages[-1].role == "user"
+    state, reason = ("ready", "")
+    if pending is None or pending.state == "waiting":
+        state, reason = streams.policy_state(assignment.iteration.reply_policy_id)
+    return {
+        "pending": pending,
+        "failure": None if pending else generation.last_failure(assignment.conversation),
+        "unanswered": unanswered,
+        "asks_again": bool(messages) and not pending,
+        "blocked": pending is not None or unanswered,
+        "finishes": pending is None and any(message.role == "assistant" for message in messages),
+        "away": None if state == "ready" else (state, AWAY.get(state, ""), reason),
+    }
+
+
+AWAY = {
+    "loading": "the model is being loaded.",
+    "failed": "the model could not be loaded.",
+    "absent": "no worker is running for this model.",
+}
+
+
+@page("GET")
+def conversation(request: HttpRequest, pk: int) -> HttpResponse:
+    """The conversation as it stands, for the page to put in the place of what it shows."""
+    assignment = access.assignment_for(request.user, pk)
+    return _part(request, assignment) if request.htmx else redirect("work", pk=pk)
+
+
+def _part(request: HttpRequest, assignment) -> HttpResponse:
+    context = {"assignment": assignment} | _said(assignment)
+    context |= _stand(assignment, context["messages"])
+    return render(request, "trainers_ui/parts/conversation.html", context)
+
+
+def _answer(request: HttpRequest, assignment) -> HttpResponse:
+    """After a step: the conversation in place, or the page anew for browsers without scripts."""
+    if not request.htmx:
+        return redirect("work", pk=assignment.pk)
+    assignment.refresh_from_db(fields=["draft", "draft_version", "state"])
+    return _part(request, assignment)
+
+
+@page("POST")
+def say(request: HttpRequest, pk: int) -> HttpResponse:
+    """The trainer's next message."""
+    assignment = access.assignment_for(request.user, pk)
+    conversations.say(assignment=assignment, user=request.user, text=request.POST.get("text", ""))
+    return _answer(request, assignment)
+
+
+@page("POST")
+def again(request: HttpRequest, pk: int) -> HttpResponse:
+    """Have the last reply written again."""
+    assignment = access.assignment_for(request.user, pk)
+    conversations.ask_again(assignment=assignment, user=request.user)
+    return _answer(request, assignment)
+
+
+@page("POST")
+def stop(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop the reply that is being written."""
+    assignment = access.assignment_for(request.user, pk)
+    conversations.stop(assignment=assignment, user=request.user)
+    return _answer(request, assignment)
+
+
+@page("POST")
+def blank(request: HttpRequest, pk: int) -> HttpResponse:
+    """Put the opening aside."""
+    assignment = access.assignment_for(request.user, pk)
+    openings.start_blank(assignment=assignment, user=request.user)
+    return _answer(request, assignment)
+
+
+@page("GET", "POST")
+def finish(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say what finishing means, then finish."""
+    assignment = access.assignment_for(request.user, pk)
+    if request.method != "POST":
+        context = {"assignment": assignment, "title": "Finish", "form": "trainers_ui/parts/finish.html"}
+        return render(request, "trainers_ui/ask.html", context)
+    conversations.finish(assignment=assignment, user=request.user)
+    return redirect(f"{reverse('home')}?after={assignment.pk}")
+
+
+@page("GET")
+def stream(request: HttpRequest, pk: int) -> HttpResponse:
+    """The reply as it is being written; 204 where none is, 503 where too many are being watched."""
+    assignment = access.assignment_for(request.user, pk)
+    pending = assignment.conversation and generation.pending_reply(assignment.conversation)
+    if pending is None:
+        # Tells the browser not to come back by itself.
+        return HttpResponse(status=204)
+    response = streaming.response(
+        assignment=assignment, request_id=pending.pk, after=request.headers.get("Last-Event-ID", "")
+    )
+    if response is None:
+        raise Unavailable("Too many replies are being watched at this moment.")
+    return response

@@ -1,0 +1,61 @@
+"""What there is to do, and what a person did."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from annotate import access, projects
+from trainers_ui import lists
+from trainers_ui.views.page import page
+from trainers_ui.views.sent import sent
+
+
+@page("GET")
+def home(request: HttpRequest) -> HttpResponse:
+    """Held tasks first, then what each project offers, then today and the latest work."""
+    user = request.user
+    works = access.has_role(user, "trainer")
+    recent = lists.own_work(user, most=lists.RECENT)
+    context = {
+        "works": works,
+        "reads": access.has_role(user, *access.READS_ALL),
+        "held": lists.held(user),
+        "projects": [_entry(user, project, works) for project in access.projects_of(user)],
+        "today": lists.done_today(user),
+        "recent": recent[: lists.RECENT],
+        "more": len(recent) > lists.RECENT,
+        "sent": sent(request),
+    }
+    return render(request, "trainers_ui/home.html", context)
+
+
+def _entry(user, project, works: bool) -> dict:
+    return {"project": project, "offers": lists.offers(user, project) if works else []}
+
+
+@page("GET")
+def history(request: HttpRequest) -> HttpResponse:
+    """All that a person did, page by page."""
+    before = lists.before(request.GET.get("before", ""))
+    rows, older = lists.one_page(lists.own_work(request.user, before))
+    return render(request, "trainers_ui/history.html", {"rows": rows, "older": older, "newest": before is None})
+
+
+@page("GET")
+def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
+    """The guidelines of a project, for those who work on it."""
+    project = access.project_for(request.user, slug)
+    context = {"project": project, "guidelines": projects.current_guidelines(project)}
+    return render(request, "trainers_ui/guidelines.html", context)
+
+
+@page("GET")
+def keys(request: HttpRequest) -> HttpResponse:
+    """The keys, for where the dialog of a task cannot open."""
+    return render(request, "trainers_ui/keys.html")
+
+
+@page("GET")
+def account(request: HttpRequest) -> HttpResponse:
+    """Who one is here, and the way to a password."""
+    context = {"roles": sorted(access.roles_of(request.user)), "projects": access.projects_of(request.user)}
+    return render(request, "trainers_ui/account.html", context)

@@ -1,0 +1,41 @@
+"""What was sent last, shown back on the page that comes next."""
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from annotate import access, comparisons, rankings
+from annotate.errors import NotFound
+from trainers_ui.orders import Order, lettered
+
+
+def sent(request: HttpRequest) -> dict | None:
+    """The task that `?after=` names as one sentence and a link; None where it names none of this person's."""
+    after = request.GET.get("after", "")
+    if not after.isascii() or not after.isdigit() or len(after) > 18:
+        return None
+    try:
+        return word_of(access.assignment_for(request.user, int(after)))
+    except NotFound:
+        return None
+
+
+def word_of(assignment) -> dict | None:
+    """`{"sentence", "url"}` of a task that was sent or skipped."""
+    url = reverse("work", args=[assignment.pk])
+    if assignment.state == "skipped":
+        return {"sentence": "Skipped. It does not come back to you.", "url": url}
+    if assignment.state not in ("submitted", "surplus"):
+        return None
+    late = " It came in late and does not count." if assignment.state == "surplus" else ""
+    if assignment.kind == "rank":
+        return {"sentence": f"Submitted: {order_of(assignment).sentence}{late}", "url": url}
+    return {"sentence": f"Finished. One of the replies is drawn for ranking.{late}", "url": url}
+
+
+def order_of(assignment) -> Order:
+    """The order that was stored, in the letters that its trainer saw; empty where none was."""
+    ranking = assignment.rankings.filter(current=True).prefetch_related("places").first()
+    if ranking is None:
+        return Order([])
+    letters = dict(zip(assignment.shown_order, comparisons.LETTERS, strict=False))
+    return lettered(rankings.tiers_of(ranking), letters, all_bad=ranking.all_bad)
