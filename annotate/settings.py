@@ -247,6 +247,9 @@ WORKER_DEVICE = env.text("WORKER_DEVICE", "auto", "Torch device of this worker: 
 WORKER_POLL_SECONDS = env.number(
     "WORKER_POLL_SECONDS", 2, "How often a worker looks for sampling jobs that no bell announced.", least=0.05
 )
+WORKER_DRAIN_SECONDS = env.number(
+    "WORKER_DRAIN_SECONDS", 5, "How long a worker that is to end goes on with what it holds; then it gives it back."
+)
 WORKER_HEARTBEAT_SECONDS = env.number(
     "WORKER_HEARTBEAT_SECONDS",
     5,

@@ -1,0 +1,102 @@
+"""A claimed request while it is being sampled: its texts so far, and what of them was told to the page."""
+
+import time
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from annotate.generation import Sampled
+from annotate.models import GenerationRequest
+from worker.engines.base import Chunk
+
+
+@dataclass
+class Text:
+    """One of a request's n texts so far; times are in milliseconds from the claim."""
+
+    index: int
+    text: str = ""
+    told: int = 0  # characters that were published
+    finish: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    first_token_ms: int | None = None
+    total_ms: int | None = None
+
+
+@dataclass
+class Job:
+    """A request under its claim token."""
+
+    request: GenerationRequest
+    token: UUID
+    template_hash: str = ""
+    claimed_at: float = field(default_factory=time.monotonic)
+    texts: list[Text] = field(default_factory=list)
+    whole_told_at: float = field(default_factory=time.monotonic)
+    # Set once it is over: what to say to the record, asked again until the record has heard it.
+    closing: tuple | None = None
+
+    def __post_init__(self):
+        self.texts = [Text(index) for index in range(self.request.n)]
+
+    @property
+    def bulk(self) -> bool:
+        """Nobody looks at it while it is written."""
+        return self.request.purpose == GenerationRequest.Purpose.ALTERNATIVES
+
+    def engine_keys(self) -> list[tuple[int, UUID, int]]:
+        """What its texts are called at the engine; the token keeps two attempts apart."""
+        return [(self.request.pk, self.token, text.index) for text in self.texts]
+
+    def take(self, chunk: Chunk) -> bool:
+        """Append a piece of text; True when it is the first of its text or the last of all."""
+        text = self.texts[chunk.key[2]]
+        now = round((time.monotonic() - self.claimed_at) * 1000)
+        first = text.first_token_ms is None
+        if first:
+            text.first_token_ms = now
+        text.text += chunk.text
+        text.prompt_tokens, text.completion_tokens = chunk.prompt_tokens, chunk.completion_tokens
+        if chunk.finish:
+            text.finish, text.total_ms = chunk.finish, now
+        return first or self.finished()
+
+    def finished(self) -> bool:
+        """All texts have their end."""
+        return all(text.finish for text in self.texts)
+
+    def sampled(self) -> list[Sampled]:
+        """All texts, those without an end as stopped; such as have no token are left out."""
+        now = round((time.monotonic() - self.claimed_at) * 1000)
+        return [
+            Sampled(
+                index=text.index,
+                text=text.text,
+                finish_reason=text.finish or "stopped",
+                prompt_tokens=text.prompt_tokens,
+                completion_tokens=text.completion_tokens,
+                first_token_ms=text.first_token_ms,
+                total_ms=now if text.total_ms is None else text.total_ms,
+            )
+            for text in self.texts
+            if text.completion_tokens
+        ]
+
+    def event(self, kind: str, **more) -> dict:
+        """An event of its stream."""
+        return {"kind": kind, "request": self.request.pk, "attempt": self.request.attempt, **more}
+
+    def news(self) -> list[dict]:
+        """Events with the text that was not told yet, and every two seconds with all of it."""
+        whole = time.monotonic() - self.whole_told_at > 2
+        if whole:
+            self.whole_told_at = time.monotonic()
+        events = []
+        for text in self.texts:
+            if whole and text.text:
+                events.append(self.event("text", index=text.index, offset=0, text=text.text, whole=True))
+            elif len(text.text) > text.told:
+                new = text.text[text.told :]
+                events.append(self.event("text", index=text.index, offset=text.told, text=new, whole=False))
+            text.told = len(text.text)
+        return events

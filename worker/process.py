@@ -1,0 +1,111 @@
+"""What one worker process holds: a serving loop for each of its policies, and a sign of life in Redis."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+
+import redis
+from celery.worker.consumer import Consumer
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from annotate import bell, streams
+from annotate.models import Policy
+from worker.serving import Serving
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """The loops of this process. `consumer` is Celery's, which is told which policies' bells to listen to."""
+
+    def __init__(self, consumer: Consumer | None = None):
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._consumer = consumer
+        self._loops: dict[int, Serving] = {}
+        self._ended = threading.Event()
+        self._saying = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Serve the policies, and from now on also those that are added."""
+        self._thread.start()
+
+    def ring(self, policy_id: int) -> None:
+        """Wake a policy's loop, if this process has it."""
+        loop = self._loops.get(policy_id)
+        if loop:
+            loop.ring()
+
+    def drain(self, seconds: float) -> None:
+        """Claim nothing more; returns at once. What runs has so many seconds."""
+        self._ended.set()
+        for loop in list(self._loops.values()):
+            loop.drain(seconds)
+
+    def join(self, timeout: float) -> None:
+        """Wait until all loops have ended, and take the sign of life away."""
+        until = time.monotonic() + timeout
+        for loop in list(self._loops.values()):
+            loop.join(max(0, until - time.monotonic()))
+        self._thread.join(max(0, until - time.monotonic()))
+        try:
+            streams.client().delete(self._key())
+        except redis.RedisError as error:
+            logger.warning("The heartbeat stays until it expires: %s", error)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._join_policies()
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("The policies cannot be read: %s", " ".join(str(error).split()))
+            finally:
+                close_old_connections()
+            self._say()
+            self._ended.wait(settings.WORKER_HEARTBEAT_SECONDS)
+
+    def _join_policies(self) -> None:
+        """A loop for each policy that is to be served and has none; no loop for any other."""
+        wanted = Policy.objects.filter(active=True)
+        if settings.WORKER_POLICIES:
+            wanted = wanted.filter(name__in=settings.WORKER_POLICIES)
+        wanted = {policy.pk: policy for policy in wanted}
+        for policy_id, loop in list(self._loops.items()):
+            if not loop.is_alive():
+                del self._loops[policy_id]
+            elif policy_id not in wanted:
+                loop.drain(settings.SAMPLING_LEASE_SECONDS)
+                self._listen_to(policy_id, listen=False)
+        for policy_id in set(wanted) - set(self._loops):
+            loop = Serving(wanted[policy_id], self.name, self._say)
+            self._loops[policy_id] = loop
+            loop.start()
+            self._listen_to(policy_id, listen=True)
+
+    def _listen_to(self, policy_id: int, *, listen: bool) -> None:
+        if self._consumer:
+            act = self._consumer.add_task_queue if listen else self._consumer.cancel_task_queue
+            self._consumer.call_soon(act, bell.queue_of(policy_id))
+
+    def _key(self) -> str:
+        return f"{streams.HEARTBEAT}{self.name}"
+
+    def _say(self) -> None:
+        """Write the sign of life: which policies this process holds, and how each stands."""
+        with self._saying:
+            if self._ended.is_set():
+                return
+            policies = {
+                str(policy_id): {"state": loop.state, "reason": loop.reason}
+                for policy_id, loop in list(self._loops.items())
+            }
+            said = json.dumps({"policies": policies, "at": time.time()})
+            expires = max(1, round(3 * settings.WORKER_HEARTBEAT_SECONDS * 1000))
+            try:
+                streams.client().set(self._key(), said, px=expires)
+            except redis.RedisError as error:
+                logger.warning("The heartbeat was not written: %s", error)

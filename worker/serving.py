@@ -1,0 +1,307 @@
+"""The serving loop: one thread a policy, from the queue in the database through an engine and back.
+
+It claims requests into free capacity, replies first; it alone reads the engine; it renews its leases and
+learns in the same statement whom to stop; it stores a request's texts together, under the claim token. The
+database or Redis may be away for a while: sampling goes on, and what is over is stored when it can be.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from annotate import generation, streams
+from annotate.models import GenerationRequest, Policy
+from worker.engines import registry
+from worker.engines.base import Chunk, Engine, LoadError, Sampling
+from worker.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 0.04
+"""Pause between two publications; a first token does not wait for it."""
+LISTEN_SECONDS = 0.02
+"""How long the loop listens to the engine before it looks at the bell again."""
+LOAD_AGAIN_SECONDS = 60
+"""When a model that could not be loaded is tried again without a bell."""
+LOAD_AGAIN_AT_BELL_SECONDS = 10
+"""The same with a bell; the sweep rings for as long as something waits."""
+LARGEST_REQUEST = 16
+"""Texts that an idle worker takes at once, however small its capacity, so that no request is too large for it."""
+BACK_OFF_SECONDS = (0.5, 1, 2, 5)
+SLOW_REDIS_SECONDS = 0.5
+
+State = GenerationRequest.State
+TOLD_AS = {State.DONE: "done", State.FAILED: "failed", State.REFUSED: "refused", State.CANCELLED: "stopped"}
+
+
+class Serving:
+    """The loop of one policy, in a thread of its own. `changed` is called whenever `state` changes."""
+
+    def __init__(self, policy: Policy, worker: str, changed: Callable[[], None]):
+        self.policy, self.worker = policy, worker
+        self.state, self.reason = "loading", ""
+        self._changed = changed
+        self._engine: Engine | None = None
+        self._jobs: dict[UUID, Job] = {}
+        self._bell = threading.Event()
+        self._bell.set()
+        self._drain_until: float | None = None
+        self._load_after = 0.0
+        self._look_after = self._tell_after = self._database_after = self._redis_after = 0.0
+        self._back_off = iter(())
+        self._thread = threading.Thread(target=self._run, name=f"serving {policy.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load and serve."""
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Look now; from any thread."""
+        self._bell.set()
+
+    def drain(self, seconds: float) -> None:
+        """Claim nothing more, finish what can be finished in that time, give the rest back, and end."""
+        until = time.monotonic() + seconds
+        self._drain_until = until if self._drain_until is None else min(until, self._drain_until)
+        self._bell.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """False when the thread has ended."""
+        return self._thread.is_alive()
+
+    # The thread -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._drain_until is None or (self._jobs and time.monotonic() < self._drain_until):
+            try:
+                self._turn()
+            # Whatever is wrong with one turn must not end the serving of all.
+            except Exception:
+                logger.exception("A turn of policy %s failed", self.policy.name)
+                time.sleep(1)
+        self._give_back()
+        if self._engine:
+            self._engine.close()
+
+    def _turn(self) -> None:
+        if any(job.closing for job in self._jobs.values()):
+            self._with_database(self._close_what_is_over)
+        if not self._ready():
+            self._bell.wait(min(1.0, settings.WORKER_POLL_SECONDS))
+            return
+        if self._bell.is_set() or time.monotonic() >= self._look_after:
+            self._bell.clear()
+            # Often enough that a lease outlives two looks that fail.
+            self._look_after = time.monotonic() + min(settings.WORKER_POLL_SECONDS, settings.SAMPLING_LEASE_SECONDS / 3)
+            self._with_database(self._claim)
+            self._with_database(self._renew)
+        if self._jobs:
+            self._listen()
+        else:
+            self._bell.wait(settings.WORKER_POLL_SECONDS)
+
+    def _listen(self) -> None:
+        """Take what the engine wrote, and tell it."""
+        urgent = [self._take(chunk) for chunk in self._engine.read(LISTEN_SECONDS)]
+        now = time.monotonic()
+        if any(urgent) or now >= self._tell_after:
+            self._tell_after = now + TELL_SECONDS
+            for job in self._jobs.values():
+                if job.request.assignment_id and not job.closing:
+                    self._publish(job, job.news())
+        if not self._engine.alive():
+            self._engine_broke()
+
+    def _take(self, chunk: Chunk) -> bool:
+        """Add a piece to its job; True when its page should hear of it at once."""
+        job = self._jobs.get(chunk.key[1])
+        if job is None or job.closing:
+            # It was stopped or lost while this was on its way.
+            return False
+        if chunk.finish == "error":
+            self._stop_sampling(job)
+            job.closing = (generation.fail, {"reason": chunk.error, "again": True})
+            return False
+        urgent = job.take(chunk)
+        if job.finished():
+            job.closing = (generation.complete, {"sampled": job.sampled(), "template_hash": job.template_hash})
+        return urgent and not job.bulk
+
+    def _stop_sampling(self, job: Job) -> None:
+        for key, text in zip(job.engine_keys(), job.texts, strict=True):
+            if not text.finish:
+                self._engine.cancel(key)
+
+    # The engine -------------------------------------------------------------------------------------
+
+    def _ready(self) -> bool:
+        """Whether there is an engine, after loading one where it is time to."""
+        if self._engine:
+            return True
+        again = LOAD_AGAIN_AT_BELL_SECONDS - LOAD_AGAIN_SECONDS if self._bell.is_set() else 0
+        if time.monotonic() < self._load_after + again:
+            self._bell.clear()
+            return False
+        self._say("loading")
+        try:
+            self._engine = registry.load(
+                engine=self.policy.engine,
+                location=self.policy.location,
+                revision=self.policy.revision,
+                models=settings.BOTHSIDES_HOME / "models",
+                capacity=settings.WORKER_CAPACITY,
+                device=settings.WORKER_DEVICE,
+            )
+        except LoadError as error:
+            logger.error("Policy %s: %s", self.policy.name, error)
+            self._load_after = time.monotonic() + LOAD_AGAIN_SECONDS
+            self._bell.clear()
+            self._say("failed", str(error))
+            return False
+        self._say("ready")
+        self._bell.set()
+        return True
+
+    def _engine_broke(self) -> None:
+        logger.error("The engine of policy %s broke; another one is made", self.policy.name)
+        for job in self._jobs.values():
+            job.closing = job.closing or (generation.fail, {"reason": "The engine broke.", "again": True})
+        broken, self._engine = self._engine, None
+        self._load_after = 0.0
+        self._say("loading")
+        broken.close()
+
+    def _say(self, state: str, reason: str = "") -> None:
+        self.state, self.reason = state, reason
+        self._changed()
+
+    # The record -------------------------------------------------------------------------------------
+
+    def _with_database(self, act: Callable[[], None]) -> None:
+        """Do something with the database, unless it was away a moment ago."""
+        if time.monotonic() < self._database_after:
+            return
+        try:
+            act()
+            self._back_off = iter(BACK_OFF_SECONDS)
+        except (OperationalError, InterfaceError) as error:
+            pause = next(self._back_off, BACK_OFF_SECONDS[-1])
+            logger.warning("The database is away (%s); again in %s s", " ".join(str(error).split()), pause)
+            self._database_after = time.monotonic() + pause
+        finally:
+            # Back into the pool: this thread sleeps most of the time.
+            close_old_connections()
+
+    def _claim(self) -> None:
+        if self._drain_until is not None:
+            return
+        in_flight = sum(job.request.n for job in self._jobs.values())
+        in_bulk = sum(job.request.n for job in self._jobs.values() if job.bulk)
+        capacity = self._engine.capacity
+        limit, bulk = capacity - in_flight, int(capacity * settings.WORKER_BULK_SHARE) - in_bulk
+        if not self._jobs:
+            limit, bulk = max(limit, LARGEST_REQUEST), max(bulk, LARGEST_REQUEST)
+        claimed = generation.claim(
+            policy_id=self.policy.pk, worker=self.worker, limit=max(0, limit), bulk_limit=max(0, bulk)
+        )
+        for request in claimed:
+            job = Job(request, request.claim_token)
+            self._jobs[job.token] = job
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        request = job.request
+        if request.attempt > 1:
+            self._publish(job, [job.event("reset", index=text.index) for text in job.texts])
+        try:
+            rendered = self._engine.render(request.messages)
+            sampling = Sampling(**request.sampling)
+        except (ValueError, TypeError) as error:
+            job.closing = (generation.fail, {"reason": str(error), "again": False})
+            return
+        job.template_hash = rendered.template_hash
+        asked = len(rendered.token_ids) + sampling.max_new_tokens
+        if asked > self._engine.context_tokens:
+            reason = (
+                f"This is {asked - self._engine.context_tokens} tokens too long for the model: "
+                f"{len(rendered.token_ids)} and up to {sampling.max_new_tokens} of a reply, "
+                f"where {self._engine.context_tokens} fit."
+            )
+            job.closing = (generation.refuse, {"reason": reason})
+            return
+        for key in job.engine_keys():
+            self._engine.submit(key, rendered, sampling, urgent=not job.bulk)
+
+    def _renew(self) -> None:
+        # A job that is over still needs its lease until the record has heard so.
+        if not self._jobs:
+            return
+        renewal = generation.renew(held={job.request.pk: token for token, job in self._jobs.items()})
+        for token, job in list(self._jobs.items()):
+            if job.request.pk in renewal.lost:
+                self._stop_sampling(job)
+                del self._jobs[token]
+            elif job.request.pk in renewal.cancelled and not job.closing:
+                self._stop_sampling(job)
+                self._publish(job, job.news())
+                stopped = {"sampled": job.sampled(), "template_hash": job.template_hash}
+                job.closing = (generation.close_cancelled, stopped)
+
+    def _close_what_is_over(self) -> None:
+        for token, job in list(self._jobs.items()):
+            if job.closing is None:
+                continue
+            close, details = job.closing
+            try:
+                stored = close(request_id=job.request.pk, token=token, **details)
+            except (OperationalError, InterfaceError):
+                raise
+            # Else one result that cannot be stored would keep those of all others waiting.
+            except Exception as error:
+                logger.exception("The result of %s could not be stored", job.request)
+                if close is not generation.fail:
+                    reason = f"The result could not be stored: {error}"
+                    job.closing = (generation.fail, {"reason": reason, "again": False})
+                    continue
+                stored = False
+            del self._jobs[token]
+            # There is room for another.
+            self._bell.set()
+            if stored and job.request.assignment_id:
+                self._tell_the_end(job)
+
+    def _tell_the_end(self, job: Job) -> None:
+        """Publish how a request ended; nothing where it waits for another attempt."""
+        state, reason = GenerationRequest.objects.values_list("state", "reason").get(pk=job.request.pk)
+        if state in TOLD_AS:
+            self._publish(job, [*job.news(), job.event(TOLD_AS[state], reason=reason)])
+
+    def _give_back(self) -> None:
+        if self._engine:
+            for job in self._jobs.values():
+                self._stop_sampling(job)
+        for job in self._jobs.values():
+            # The next attempt has the same number, as this one does not count.
+            self._publish(job, [job.event("reset", index=text.index) for text in job.texts])
+        held = {job.request.pk: token for token, job in self._jobs.items()}
+        self._database_after = 0.0
+        self._with_database(lambda: generation.release(held=held))
+        self._jobs = {}
+
+    def _publish(self, job: Job, events: list[dict]) -> None:
+        """Best effort; where Redis hangs, not for every word of every job."""
+        if not events or not job.request.assignment_id or time.monotonic() < self._redis_after:
+            return
+        began = time.monotonic()
+        streams.publish(job.request.assignment_id, events)
+        if time.monotonic() - began > SLOW_REDIS_SECONDS:
+            self._redis_after = time.monotonic() + 5

@@ -1,0 +1,18 @@
+"""Celery's tasks: each is a bell that says where to look."""
+
+from annotate import sweep
+from annotate.bell import app
+from worker.app import process
+
+
+@app.task(name="worker.look")
+def look(policy_id: int) -> None:
+    """Something waits for this policy, or is to be stopped."""
+    if process():
+        process().ring(policy_id)
+
+
+@app.task(name="worker.sweep")
+def sweep_up() -> None:
+    """Let leases run out, and ring for what waits."""
+    sweep.run()
