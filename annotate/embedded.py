@@ -322,21 +322,27 @@ def _spawn(command: list[str], log: Path, on_death: signal.Signals, **more) -> s
 def _wait(server: Server, ready: Callable[[], object], patience: float, log: Path) -> None:
     """Waits until `ready` raises nothing, then writes the address file; otherwise stops the server and raises."""
     deadline = time.monotonic() + patience
-    while True:
-        try:
-            ready()
-            break
-        except (psycopg.OperationalError, redis.ConnectionError) as error:
-            reason = _last_line(str(error))
-        if not server.running():
-            server.stop()
-            reason = _last_line(log.read_text(errors="replace"))
-            raise EmbeddedError(f"{server.name} ended at once: {reason} ({log})")
-        if time.monotonic() > deadline:
-            server.stop()
-            raise EmbeddedError(f"{server.name} did not answer within {patience:.0f} s: {reason} ({log})")
-        time.sleep(0.02)
+    try:
+        while reason := _refusal(ready):
+            if not server.running():
+                reason = _last_line(log.read_text(errors="replace"))
+                raise EmbeddedError(f"{server.name} ended at once: {reason} ({log})")
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"{server.name} did not answer within {patience:.0f} s: {reason} ({log})")
+            time.sleep(0.02)
+    except BaseException:
+        server.stop()
+        raise
     _write_private(server.address_file, json.dumps({"url": server.url, "pid": server.process.pid}))
+
+
+def _refusal(ready: Callable[[], object]) -> str:
+    """Why a server does not answer yet; empty when it does."""
+    try:
+        ready()
+    except (psycopg.OperationalError, redis.ConnectionError) as error:
+        return _last_line(str(error))
+    return ""
 
 
 def _write_private(path: Path, content: str) -> None:
