@@ -302,7 +302,7 @@ def test_it_is_registered_and_the_copy_equals_what_is_stored(project, tmp_path):
     assert registered.manifest == manifest(out)
     assert registered.digest == registered.manifest["digest"]
     assert registered.filters == {"iteration": 1, "split": None, "since": None, "include": []}
-    assert f"Export {registered.pk}, sha256 {registered.digest}" in said
+    assert f"export {registered.pk}, sha256 {registered.digest}" in said
     _, stored = default_storage.listdir(registered.location)
     assert sorted(stored) == sorted(path.name for path in out.iterdir())
     for name in stored:

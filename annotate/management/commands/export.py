@@ -54,9 +54,9 @@ class Command(RefusingCommand):
         counts = export.manifest["counts"]
         splits = ", ".join(f"{name} {split['rows']:,}" for name, split in counts["by_split"].items())
         self.stdout.write(
-            f"{counts['rows']:,} rows ({splits}) of {counts['rankings']:,} rankings of "
-            f"{counts['comparisons']:,} comparisons; {counts['dropped_tied_pairs']:,} tied pairs dropped.\n"
-            f"Export {export.pk}, sha256 {export.digest}, stored as {export.location}"
+            f"rows: {counts['rows']:,} ({splits}); rankings: {counts['rankings']:,}; "
+            f"comparisons: {counts['comparisons']:,}; tied pairs dropped: {counts['dropped_tied_pairs']:,}\n"
+            f"export {export.pk}, sha256 {export.digest}, stored as {export.location}"
         )
 
 

@@ -1,0 +1,26 @@
+"""`manage.py sample_comparisons`: have messages of finished chats ranked."""
+
+from annotate import comparisons, projects
+from annotate.errors import Invalid
+from annotate.management.refusal import RefusingCommand
+
+
+class Command(RefusingCommand):
+    help = (
+        "Draw messages of finished conversations that no comparison has yet, uniformly, and have alternatives sampled "
+        "beside them in the open iteration. They are there to rank as soon as a worker has sampled them."
+    )
+    example = "manage.py sample_comparisons --project demo --count 50"
+
+    def add_arguments(self, parser):
+        parser.add_argument("--project", required=True, help="its slug")
+        parser.add_argument("--count", type=int, required=True, metavar="N", help="how many at most")
+
+    def handle(self, *args, **options):
+        if options["count"] < 1:
+            raise Invalid("--count is 1 or more.")
+        project = projects.project_named(options["project"])
+        made = comparisons.sample(project=project, count=options["count"])
+        self.stdout.write(f"comparisons begun in {project.slug}: {len(made):,}; their alternatives are being sampled")
+        if len(made) < options["count"]:
+            self.stdout.write("there is no further message to draw: finished chats have no other complete reply")
