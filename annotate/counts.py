@@ -1,0 +1,108 @@
+"""Counts of what projects hold: by state, by iteration, by person."""
+
+from collections.abc import Iterable
+
+from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
+
+from annotate.models import (
+    Assignment,
+    Comparison,
+    Conversation,
+    GenerationRequest,
+    Iteration,
+    Project,
+    Prompt,
+    Ranking,
+)
+
+
+def of_projects(slug: str | None = None) -> list[dict]:
+    """What each project holds, or the one that is named, as plain lists and dicts. The queries do not grow with it."""
+    projects = Project.objects.order_by("slug")
+    if slug is not None:
+        projects = projects.filter(slug=slug)
+    prompts = _prompts()
+    people = _people()
+    iterations = _iterations()
+    return [
+        {
+            "project": project.slug,
+            "prompts": prompts.get(project.pk, {"active": 0, "used": 0}),
+            "iterations": iterations.get(project.pk, []),
+            "people": people.get(project.pk, []),
+        }
+        for project in projects
+    ]
+
+
+def _prompts() -> dict[int, dict]:
+    rows = Prompt.objects.order_by().values("project_id")
+    rows = rows.annotate(active=Count("id", Q(active=True)), used=Count("id", Q(uses__gt=0)))
+    return {row.pop("project_id"): row for row in rows}
+
+
+def _iterations() -> dict[int, list[dict]]:
+    found: dict[int, dict] = {}
+    for iteration in Iteration.objects.order_by("project_id", "number"):
+        found[iteration.pk] = {
+            "project_id": iteration.project_id,
+            "number": iteration.number,
+            "state": iteration.state,
+            "conversations": _none_yet(Conversation.State),
+            "comparisons": _none_yet(Comparison.State),
+            "assignments": {kind: _none_yet(Assignment.State) for kind in Assignment.Kind.values},
+            "requests": {purpose: _none_yet(GenerationRequest.State) for purpose in GenerationRequest.Purpose.values},
+            "rankings": {"submitted": 0, "surplus": 0, "all_bad": 0},
+        }
+    for pk, state, count in _counted(Conversation.objects, "iteration_id", "state"):
+        found[pk]["conversations"][state] = count
+    for pk, state, count in _counted(Comparison.objects, "iteration_id", "state"):
+        found[pk]["comparisons"][state] = count
+    for pk, kind, state, count in _counted(Assignment.objects, "iteration_id", "kind", "state"):
+        found[pk]["assignments"][kind][state] = count
+    requests = GenerationRequest.objects.annotate(of=Coalesce("conversation__iteration_id", "comparison__iteration_id"))
+    for pk, purpose, state, count in _counted(requests, "of", "purpose", "state"):
+        found[pk]["requests"][purpose][state] = count
+    for pk, state, all_bad, count in _counted(
+        Ranking.objects.filter(current=True), "comparison__iteration_id", "assignment__state", "all_bad"
+    ):
+        found[pk]["rankings"][state] += count
+        found[pk]["rankings"]["all_bad"] += count * all_bad
+    by_project: dict[int, list[dict]] = {}
+    for counts in found.values():
+        by_project.setdefault(counts.pop("project_id"), []).append(counts)
+    return by_project
+
+
+def _none_yet(states) -> dict[str, int]:
+    return dict.fromkeys(states.values, 0)
+
+
+def _counted(rows: QuerySet, *by: str) -> Iterable[tuple]:
+    return rows.order_by().values(*by).annotate(count=Count("id")).values_list(*by, "count")
+
+
+def _people() -> dict[int, list[dict]]:
+    """Who did how much, the most first. Those who never held a slot are not named."""
+    done = Q(state=Assignment.State.SUBMITTED)
+    rows = (
+        Assignment.objects.filter(trainer__isnull=False)
+        .order_by()
+        .values("project_id", "trainer__email")
+        .annotate(
+            chats=Count("id", done & Q(kind=Assignment.Kind.CHAT)),
+            rankings=Count("id", done & Q(kind=Assignment.Kind.RANK)),
+            held=Count("id", Q(state=Assignment.State.HELD)),
+            skipped=Count("id", Q(state=Assignment.State.SKIPPED)),
+            expired=Count("id", Q(state=Assignment.State.EXPIRED)),
+            surplus=Count("id", Q(state=Assignment.State.SURPLUS)),
+            seconds=Sum("active_seconds"),
+        )
+        .order_by("-chats", "-rankings", "trainer__email")
+    )
+    by_project: dict[int, list[dict]] = {}
+    for row in rows:
+        email = row.pop("trainer__email")
+        by_project.setdefault(row.pop("project_id"), []).append({"email": email} | row)
+    return by_project
