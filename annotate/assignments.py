@@ -19,7 +19,9 @@ State = Assignment.State
 
 # The recursion walks the few (priority, ordinal) parts of the queue in their order, one index probe each; in each
 # the search begins where this trainer's cursor stands. The subquery of the cursor and the one of the slot are
-# evaluated part by part, so that the first slot found ends the search.
+# evaluated part by part, so that the first slot found ends the search. Two things keep the plan the same whatever the
+# statistics say: the part is a range of the index's columns and not an equality, after which the primary key would
+# have the wanted order too; and OFFSET 0 keeps the question for the trainer's own row a probe a slot, not a join.
 CLAIM = """
 WITH RECURSIVE part AS (
     (SELECT priority, ordinal FROM annotate_assignment
@@ -42,17 +44,17 @@ WHERE id = (
     SELECT slot.id FROM part, LATERAL (
         SELECT free.id FROM annotate_assignment free
         WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-          AND free.priority = part.priority AND free.ordinal = part.ordinal
-          AND free.id > coalesce((
+          AND (free.priority, free.ordinal, free.id) > (part.priority, part.ordinal, coalesce((
               SELECT after FROM annotate_queuecursor cursor
               WHERE cursor.project_id = %(project)s AND cursor.trainer_id = %(trainer)s
                 AND cursor.kind = %(kind)s AND cursor.priority = part.priority
-                AND cursor.ordinal = part.ordinal), 0)
+                AND cursor.ordinal = part.ordinal), 0))
+          AND (free.priority, free.ordinal) <= (part.priority, part.ordinal)
           AND (%(own)s OR free.author_id IS DISTINCT FROM %(trainer)s)
           AND NOT EXISTS (
               SELECT FROM annotate_assignment mine
-              WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s)
-        ORDER BY free.id LIMIT 1 FOR UPDATE SKIP LOCKED) slot
+              WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s OFFSET 0)
+        ORDER BY free.priority, free.ordinal, free.id LIMIT 1 FOR UPDATE SKIP LOCKED) slot
     LIMIT 1)
 RETURNING id, priority, ordinal
 """
@@ -76,33 +78,36 @@ WITH RECURSIVE part AS (
     SELECT part.priority, part.ordinal, coalesce((
         SELECT after FROM annotate_queuecursor cursor
         WHERE cursor.project_id = %(project)s AND cursor.trainer_id = %(trainer)s AND cursor.kind = %(kind)s
-          AND cursor.priority = part.priority AND cursor.ordinal = part.ordinal), 0) AS after
+          AND cursor.priority = part.priority AND cursor.ordinal = part.ordinal), 0) AS after,
+        CASE WHEN (part.priority, part.ordinal) = (%(claimed_priority)s, %(claimed_ordinal)s)
+             THEN %(claimed)s ELSE 9223372036854775807 END AS until
     FROM part
+    WHERE (part.priority, part.ordinal) <= (%(claimed_priority)s, %(claimed_ordinal)s)
 ), crowded AS (
     SELECT reached.* FROM reached WHERE (
         SELECT count(*) FROM (
             SELECT FROM annotate_assignment free
             WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-              AND free.priority = reached.priority AND free.ordinal = reached.ordinal AND free.id > reached.after
-              AND ((reached.priority, reached.ordinal) < (%(claimed_priority)s, %(claimed_ordinal)s)
-                   OR free.id < %(claimed)s)
-            ORDER BY free.id LIMIT %(few)s) ahead) = %(few)s
-      AND (reached.priority, reached.ordinal) <= (%(claimed_priority)s, %(claimed_ordinal)s)
+              AND (free.priority, free.ordinal, free.id) > (reached.priority, reached.ordinal, reached.after)
+              AND (free.priority, free.ordinal, free.id) < (reached.priority, reached.ordinal, reached.until)
+            ORDER BY free.priority, free.ordinal, free.id LIMIT %(few)s) ahead) = %(few)s
 )
 INSERT INTO annotate_queuecursor (project_id, trainer_id, kind, priority, ordinal, after)
 SELECT %(project)s, %(trainer)s, %(kind)s, crowded.priority, crowded.ordinal, coalesce((
     SELECT free.id - 1 FROM annotate_assignment free
     WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-      AND free.priority = crowded.priority AND free.ordinal = crowded.ordinal AND free.id > crowded.after
+      AND (free.priority, free.ordinal, free.id) > (crowded.priority, crowded.ordinal, crowded.after)
+      AND (free.priority, free.ordinal) <= (crowded.priority, crowded.ordinal)
       AND (free.created_at > clock_timestamp() - %(young)s
            OR (%(own)s OR free.author_id IS DISTINCT FROM %(trainer)s)
               AND NOT EXISTS (
                   SELECT FROM annotate_assignment mine
-                  WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s))
-    ORDER BY free.id LIMIT 1), (
-    SELECT max(free.id) FROM annotate_assignment free
+                  WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s OFFSET 0))
+    ORDER BY free.priority, free.ordinal, free.id LIMIT 1), (
+    SELECT free.id FROM annotate_assignment free
     WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-      AND free.priority = crowded.priority AND free.ordinal = crowded.ordinal), crowded.after)
+      AND (free.priority, free.ordinal) <= (crowded.priority, crowded.ordinal)
+    ORDER BY free.priority DESC, free.ordinal DESC, free.id DESC LIMIT 1), crowded.after)
 FROM crowded
 ON CONFLICT (project_id, trainer_id, kind, priority, ordinal)
 DO UPDATE SET after = greatest(annotate_queuecursor.after, excluded.after)
@@ -382,7 +387,7 @@ def free_up_to(*, user: User, project: Project, kind: str, most: int = 99) -> in
                 WHERE (%(own)s OR free.author_id IS DISTINCT FROM %(trainer)s)
                   AND NOT EXISTS (
                       SELECT FROM annotate_assignment mine
-                      WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s)
+                      WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s OFFSET 0)
                 LIMIT %(most)s) counted
             """,
             {

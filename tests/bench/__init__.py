@@ -1,0 +1,1 @@
+"""Budgets measured beside their floors, each in one run."""
