@@ -158,7 +158,7 @@ def _database(url: str) -> dict:
     entry = {name: parts.pop(part, "") for name, part in names.items()}
     if not entry["NAME"]:
         raise env.BadSetting("DATABASE_URL names no database")
-    pool = {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 10}
+    pool = {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 5}
     # The check costs one round trip and spares every page an error after the database was restarted.
     return {
         "ENGINE": "django.db.backends.postgresql",
