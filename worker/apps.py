@@ -1,9 +1,9 @@
-"""What samples completions."""
+"""The Django app of everything that samples and trains."""
 
 from django.apps import AppConfig
 
 
 class WorkerConfig(AppConfig):
-    """Celery tasks, engines and their commands; no models."""
+    """The worker's commands are found through this app; it has no models."""
 
     name = "worker"

@@ -20,6 +20,7 @@ def load(
         raise LoadError(f"There is no folder {location}.")
     place = _device(device)
     source = {"revision": revision} if revision else {}
+    transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(

@@ -1,0 +1,340 @@
+"""The transformers engine on the tiny Llama."""
+
+import itertools
+import json
+import time
+
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from tests import tiny
+from worker.engines import registry
+from worker.engines.base import LoadError, Rendered, Sampling
+from worker.engines.transformers import TransformersEngine
+
+GREEDY = Sampling(max_new_tokens=24, temperature=0)
+_names = itertools.count()
+
+
+def messages(text):
+    return [{"role": "system", "content": "Be kind."}, {"role": "user", "content": text}]
+
+
+def load(folder, **more):
+    return TransformersEngine(str(folder), **({"capacity": 8, "device": "cpu"} | more))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _exact():
+    """In float32, whatever this machine multiplies fastest, so that greedy texts can be compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worker.engines.loading._precision", lambda device: torch.float32)
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_models):
+    made = load(tiny_models / "tiny")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def endless(tiny_models):
+    made = load(tiny_models / "endless")
+    yield made
+    made.close()
+
+
+def begin(engine, text="the word", sampling=GREEDY, **more):
+    key = f"text {next(_names)}"
+    engine.submit(key, engine.render(messages(text)), sampling, **more)
+    return key
+
+
+def follow(engine, *keys):
+    """The pieces of each text until all have their end."""
+    pieces = {key: [] for key in keys}
+    until = time.monotonic() + 30
+    while not all(of and of[-1].finish for of in pieces.values()):
+        assert engine.alive()
+        assert time.monotonic() < until
+        for chunk in engine.read(1):
+            if chunk.key in pieces:
+                pieces[chunk.key].append(chunk)
+    return [pieces[key] for key in keys]
+
+
+def text_of(pieces):
+    return "".join(piece.text for piece in pieces)
+
+
+@pytest.fixture(scope="module")
+def plainly(tiny_models):
+    """What transformers' own generate writes greedily."""
+    models = {}
+
+    def write(engine, name, text, most):
+        model = models.get(name) or AutoModelForCausalLM.from_pretrained(tiny_models / name, dtype=engine._model.dtype)
+        models[name] = model
+        prompt = engine.render(messages(text)).token_ids
+        written = model.generate(torch.tensor([prompt]), max_new_tokens=most, do_sample=False)
+        return engine._tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True)
+
+    return write
+
+
+def test_the_pieces_are_the_text_that_generate_writes(engine, plainly):
+    (pieces,) = follow(engine, begin(engine))
+    assert text_of(pieces) == plainly(engine, "tiny", "the word", GREEDY.max_new_tokens).rstrip("\ufffd")
+    assert len(pieces) > 1
+    assert all(piece.finish is None for piece in pieces[:-1])
+
+
+def test_texts_of_different_lengths_do_not_disturb_each_other(endless, plainly):
+    sampling = Sampling(max_new_tokens=40, temperature=0)
+    asked = ["the", "of and to in it you that he was for on are with as", "look", "x" * 300, "two more words"]
+    keys = []
+    for text in asked:
+        keys.append(begin(endless, text, sampling))
+        # So that some start while others are being written.
+        time.sleep(0.01)
+    written = [text_of(pieces) for pieces in follow(endless, *keys)]
+    alone = [plainly(endless, "endless", text, 40).rstrip("\ufffd") for text in asked]
+    assert written == alone
+
+
+def test_it_ends_with_the_models_turn(engine):
+    keys = [begin(engine, sampling=Sampling(max_new_tokens=400)) for _ in range(8)]
+    ends = [pieces[-1] for pieces in follow(engine, *keys)]
+    assert {end.finish for end in ends} == {"stop"}
+    assert all(0 < end.completion_tokens < 400 for end in ends)
+    assert not any("<|im_end|>" in end.text for end in ends)
+
+
+def test_it_stops_at_every_token_that_ends_a_turn(tmp_path):
+    folder = tiny.build(tmp_path / "model", stops=False)
+    first = load(folder)
+    (pieces,) = follow(first, begin(first))
+    first.close()
+    token = first._tokenizer(pieces[2].text, add_special_tokens=False).input_ids[0]
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [2, token]}))
+    second = load(folder)
+    (cut,) = follow(second, begin(second))
+    second.close()
+    assert (cut[-1].finish, text_of(cut)) == ("stop", pieces[0].text + pieces[1].text)
+
+
+def test_it_is_cut_at_the_longest_length(endless):
+    (pieces,) = follow(endless, begin(endless, sampling=Sampling(max_new_tokens=7)))
+    assert (pieces[-1].finish, pieces[-1].completion_tokens) == ("length", 7)
+    assert pieces[-1].prompt_tokens == len(endless.render(messages("the word")).token_ids)
+
+
+def test_samples_of_one_context_differ_and_share_its_reading(endless):
+    rendered = endless.render(messages("y" * 500))
+    read = []
+    forward = endless._forward
+    endless._forward = lambda first, tokens, starts: read.append(len(tokens[0])) or forward(first, tokens, starts)
+    keys = [f"sample {number}" for number in range(4)]
+    for key in keys:
+        endless.submit(key, rendered, Sampling(max_new_tokens=20))
+    texts = {text_of(pieces) for pieces in follow(endless, *keys)}
+    endless._forward = forward
+    assert len(texts) == 4
+    assert sum(count for count in read if count > 1) <= len(rendered.token_ids)
+
+
+def test_the_next_turn_reads_only_what_is_new(endless, plainly):
+    (pieces,) = follow(endless, begin(endless, "z" * 200))
+    longer = [*messages("z" * 200), {"role": "assistant", "content": text_of(pieces)}, *messages("and go")[1:]]
+    rendered, earlier = endless.render(longer), endless.render(messages("z" * 200))
+    read = []
+    forward = endless._forward
+    endless._forward = lambda first, tokens, starts: read.append(len(tokens[0])) or forward(first, tokens, starts)
+    endless.submit("next turn", rendered, GREEDY)
+    (again,) = follow(endless, "next turn")
+    endless._forward = forward
+    assert max(read) < len(rendered.token_ids) - len(earlier.token_ids)
+    fresh = torch.tensor([rendered.token_ids])
+    with torch.inference_mode():
+        plain = AutoModelForCausalLM.from_pretrained(endless._tokenizer.name_or_path).generate(
+            fresh, max_new_tokens=24, do_sample=False
+        )
+    wanted = endless._tokenizer.decode(plain[0, len(rendered.token_ids) :], skip_special_tokens=True)
+    assert text_of(again) == wanted.rstrip("\ufffd")
+
+
+def test_a_cancelled_text_says_no_more_and_makes_room(endless):
+    keys = [begin(endless, sampling=Sampling(max_new_tokens=1500)) for _ in range(8)]
+    while not endless.read(1):
+        pass
+    later = begin(endless, sampling=Sampling(max_new_tokens=5))
+    for key in keys:
+        endless.cancel(key)
+    (pieces,) = follow(endless, later)
+    assert pieces[-1].finish == "length"
+    assert not any(chunk.key in keys for chunk in endless.read(0.2))
+
+
+def test_a_text_that_waits_can_be_cancelled(endless):
+    running = [begin(endless, sampling=Sampling(max_new_tokens=60)) for _ in range(8)]
+    waiting = begin(endless, sampling=Sampling(max_new_tokens=60))
+    endless.cancel(waiting)
+    follow(endless, *running)
+    assert not any(chunk.key == waiting for chunk in endless.read(0.2))
+
+
+def test_more_texts_than_its_capacity_wait_for_room(engine):
+    keys = [begin(engine, sampling=Sampling(max_new_tokens=10)) for _ in range(20)]
+    assert all(pieces[-1].finish in ("stop", "length") for pieces in follow(engine, *keys))
+
+
+def test_an_urgent_text_starts_before_bulk_that_came_earlier(endless):
+    bulk = [begin(endless, f"{number} " * 400, Sampling(max_new_tokens=50)) for number in range(7)]
+    reply = begin(endless, "the", Sampling(max_new_tokens=3), urgent=True)
+    begun = []
+    while reply not in begun:
+        begun += [chunk.key for chunk in endless.read(1)]
+    assert len(set(begun)) <= 3
+    follow(endless, *bulk)
+
+
+def test_little_memory_makes_texts_wait_and_loses_none(tiny_models, monkeypatch):
+    # Two rows of the shortest length.
+    one_token = 2 * 2 * tiny.KEY_HEADS * (tiny.HIDDEN // tiny.HEADS) * 4
+    monkeypatch.setattr("worker.engines.loading.memory_for_rows", lambda device: 2 * 256 * one_token)
+    engine = load(tiny_models / "endless")
+    keys = [begin(engine, sampling=Sampling(max_new_tokens=most)) for most in (20, 20, 1500, 20, 20)]
+    assert [pieces[-1].completion_tokens for pieces in follow(engine, *keys)] == [20, 20, 1500, 20, 20]
+    engine.close()
+
+
+def test_what_does_not_fit_fails_alone(engine):
+    wide = begin(engine, sampling=Sampling(max_new_tokens=tiny.CONTEXT_TOKENS))
+    good = begin(engine)
+    refused, fine = follow(engine, wide, good)
+    assert refused[-1].finish == "error"
+    assert "do not fit" in refused[-1].error
+    assert text_of(fine)
+
+
+def test_unknown_tokens_fail_alone(engine):
+    engine.submit("strange", Rendered([5, 10**6], ""), GREEDY)
+    strange, fine = follow(engine, "strange", begin(engine))
+    assert strange[-1].finish == "error"
+    assert text_of(fine)
+
+
+def test_a_text_whose_numbers_break_fails_alone(endless):
+    picked = endless._forward
+    poisoned = endless.render(messages("poison")).token_ids
+
+    def forward(first, tokens, starts):
+        logits = picked(first, tokens, starts)
+        for row in range(len(tokens)):
+            text = endless._rows[first + row].text
+            if text and text.prompt == poisoned:
+                logits[row] = float("nan")
+        return logits
+
+    endless._forward = forward
+    bad, good = begin(endless, "poison"), begin(endless, "bread")
+    broken, fine = follow(endless, bad, good)
+    endless._forward = picked
+    assert (broken[-1].finish, broken[-1].error) == ("error", "The model computed no numbers.")
+    assert fine[-1].finish == "length"
+
+
+def test_a_broken_engine_is_not_alive_and_read_returns(tiny_models):
+    engine = load(tiny_models / "endless")
+
+    def explode(texts, logits):
+        raise RuntimeError("out of order")
+
+    engine._write = explode
+    begin(engine)
+    engine._thread.join(10)
+    began = time.monotonic()
+    assert engine.read(5) == []
+    assert time.monotonic() - began < 1
+    assert not engine.alive()
+    engine.close()
+
+
+def test_closing_does_not_wait_for_the_texts(tiny_models):
+    engine = load(tiny_models / "endless")
+    begin(engine, sampling=Sampling(max_new_tokens=1900))
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 1
+
+
+def test_it_names_its_chat_template_by_hash(engine):
+    rendered = engine.render(messages("a"))
+    assert len(rendered.template_hash) == 64
+    assert engine._tokenizer.decode(rendered.token_ids).endswith("a<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_conversation_that_the_template_refuses_is_a_value_error(tmp_path):
+    folder = tiny.build(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no system message here') }}")
+    engine = load(folder)
+    with pytest.raises(ValueError, match="no system message here"):
+        engine.render(messages("a"))
+    engine.close()
+
+
+def broken(folder, how):
+    if how == "no template":
+        (folder / "chat_template.jinja").unlink()
+    elif how == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif how == "cut weights":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif how == "lost layer":
+        weights = load_file(folder / "model.safetensors")
+        del weights["model.layers.1.mlp.up_proj.weight"]
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    elif how == "no config":
+        (folder / "config.json").write_text("{")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ("no template", "no chat template"),
+        ("no weights", "cannot be loaded"),
+        ("cut weights", "cannot be loaded"),
+        ("lost layer", r"lacks weights: model.layers.1.mlp.up_proj.weight"),
+        ("no config", "cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path, how, word):
+    folder = broken(tiny.build(tmp_path / "model"), how)
+    with pytest.raises(LoadError, match=word) as refusal:
+        load(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_folder_is_said_so(tmp_path):
+    with pytest.raises(LoadError, match="There is no folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_an_unknown_engine_is_said_so(tmp_path):
+    with pytest.raises(LoadError, match="known: transformers"):
+        registry.load(engine="magic", location="a", revision="", models=tmp_path, capacity=1, device="cpu")
+
+
+def test_a_relative_location_is_looked_for_among_the_models(tiny_models):
+    made = registry.load(
+        engine="transformers", location="tiny", revision="", models=tiny_models, capacity=2, device="cpu"
+    )
+    assert made.context_tokens == tiny.CONTEXT_TOKENS
+    made.close()
