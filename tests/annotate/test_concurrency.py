@@ -56,6 +56,7 @@ def work(project, user, dice, given):
             if dice.random() < 0.3 and late:
                 submit(late.pop(), dice)
             submit(slot, dice)
+    raise AssertionError("work did not end")
 
 
 def run_out(slot):
