@@ -1,0 +1,93 @@
+"""Comparisons: read here."""
+
+from django.contrib import admin
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from annotate import comparisons, prompts
+from annotate.admin.rankings import written
+from annotate.admin.reading import ReadOnly, ReadOnlyInline, spoken, state
+from annotate.models import Candidate, Comparison, Ranking
+
+
+class CandidatesInline(ReadOnlyInline):
+    """What is ranked, with its origin."""
+
+    model = Candidate
+    fields = ("text", "original", "policy", "ended_by")
+    readonly_fields = ("text", "policy", "ended_by")
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).select_related("completion__request__policy").order_by("id")
+
+    def text(self, candidate: Candidate) -> str:
+        return candidate.completion.text
+
+    def policy(self, candidate: Candidate) -> str:
+        return candidate.completion.request.policy.name
+
+    def ended_by(self, candidate: Candidate) -> str:
+        return candidate.completion.get_finish_reason_display()
+
+
+class RankingsInline(ReadOnlyInline):
+    """How it was ranked."""
+
+    model = Ranking
+    fields = ("trainer", "order", "all_bad", "counts", "active_seconds", "created_at")
+    readonly_fields = ("order", "counts", "created_at")
+    show_change_link = True
+
+    def get_queryset(self, request):
+        rows = super().get_queryset(request).select_related("trainer", "assignment").prefetch_related("places")
+        return rows.order_by("id")
+
+    def order(self, ranking: Ranking) -> str:
+        return written(ranking)
+
+    def counts(self, ranking: Ranking) -> str:
+        return ranking.assignment.get_state_display()
+
+
+@admin.register(Comparison)
+class ComparisonAdmin(ReadOnly):
+    """Contexts with their candidates and rankings."""
+
+    list_display = ("id", state, "project", "round", "k", "overlap", "reason", "created_at", "opened_at", "closed_at")
+    list_filter = ("state", "project")
+    list_select_related = ("project", "iteration")
+    search_fields = ("=id",)
+    search_help_text = "Number of the comparison"
+    ordering = ("-id",)
+    fields = (
+        "project",
+        "iteration",
+        "state",
+        "reason",
+        "context",
+        "conversation",
+        "k",
+        "overlap",
+        "draw_size",
+        "draw_index",
+        "draw_seed",
+        "created_at",
+        "opened_at",
+        "closed_at",
+    )
+    inlines = (CandidatesInline, RankingsInline)
+
+    @admin.display(description="iteration")
+    def round(self, comparison: Comparison) -> int:
+        return comparison.iteration.number
+
+    def conversation(self, comparison: Comparison) -> SafeString:
+        message = comparison.message
+        address = reverse("admin:annotate_conversation_change", args=[message.conversation_id])
+        return format_html(
+            '<a href="{}">Conversation {}, message {}</a>', address, message.conversation_id, message.position
+        )
+
+    def context(self, comparison: Comparison) -> SafeString:
+        return spoken(prompts.render(comparisons.context(comparison)))

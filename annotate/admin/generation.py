@@ -1,0 +1,115 @@
+"""Sampling jobs: read here, and tried again where they failed."""
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import path, reverse
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+
+from annotate import generation
+from annotate.admin.reading import ReadOnly, ReadOnlyInline, spoken, state
+from annotate.errors import BothsidesError
+from annotate.models import Completion, GenerationRequest
+
+AT_ONCE = 1000
+
+
+class CompletionsInline(ReadOnlyInline):
+    """The texts that came of it."""
+
+    model = Completion
+    fields = (
+        "index",
+        "text",
+        "finish_reason",
+        "rejected",
+        "prompt_tokens",
+        "completion_tokens",
+        "first_token_ms",
+        "total_ms",
+    )
+
+
+@admin.register(GenerationRequest)
+class GenerationRequestAdmin(ReadOnly):
+    """What policies were asked for, and how it went."""
+
+    class Media:
+        css = {"all": ("annotate/admin.css",)}
+
+    change_form_template = "admin/annotate/generationrequest/change_form.html"
+    list_display = ("id", state, "why", "asked_for", "policy", "project", "attempt", "created_at", "ended_at")
+    list_filter = ("state", "purpose", "policy", "project")
+    list_select_related = ("policy", "project")
+    search_fields = ("=id", "=conversation__id", "=comparison__id")
+    search_help_text = "Number of the request, of its conversation or of its comparison"
+    ordering = ("-id",)
+    actions = ("try_again",)
+    inlines = (CompletionsInline,)
+    fields = (
+        "state",
+        "reason",
+        "purpose",
+        "project",
+        "policy",
+        "conversation",
+        "comparison",
+        "assignment",
+        "context",
+        "template_hash",
+        "n",
+        "sampling",
+        "attempt",
+        "claimed_by",
+        "created_at",
+        "claimed_at",
+        "lease_until",
+        "ended_at",
+    )
+
+    @admin.display(description="purpose")
+    def asked_for(self, request: GenerationRequest) -> str:
+        return request.purpose
+
+    @admin.display(description="reason")
+    def why(self, request: GenerationRequest) -> str:
+        return Truncator(request.reason).chars(80)
+
+    def context(self, request: GenerationRequest) -> SafeString:
+        return spoken(request.messages)
+
+    def has_try_again_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("annotate.change_generationrequest")
+
+    @admin.action(description="Try failed ones again", permissions=["try_again"])
+    def try_again(self, request: HttpRequest, chosen) -> None:
+        again, refusals = 0, []
+        for one in chosen.order_by("id")[:AT_ONCE]:
+            try:
+                generation.try_again(request=one)
+                again += 1
+            except BothsidesError as error:
+                refusals.append(f"Request {one.pk}: {error.message}")
+        if again:
+            messages.success(request, f"{again:,} requests wait once more.")
+        for refusal in refusals[:10]:
+            messages.error(request, refusal)
+        if len(refusals) > 10:
+            messages.error(request, f"{len(refusals) - 10:,} more could not be tried again either.")
+
+    def get_urls(self):
+        again = path(
+            "<int:request_id>/try-again/",
+            self.admin_site.admin_view(self.try_one_again),
+            name="annotate_generationrequest_try-again",
+        )
+        return [again, *super().get_urls()]
+
+    def try_one_again(self, request: HttpRequest, request_id: int) -> HttpResponse:
+        """The button on a failed request's page."""
+        if request.method != "POST" or not self.has_try_again_permission(request):
+            raise PermissionDenied
+        self.try_again(request, GenerationRequest.objects.filter(pk=request_id))
+        return redirect(reverse("admin:annotate_generationrequest_change", args=[request_id]))

@@ -1,0 +1,284 @@
+"""Projects with their guidelines and members, and the steps of their rounds."""
+
+from collections.abc import Callable
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextareaWidget
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+
+from annotate import assignments, iterations, projects
+from annotate.admin.reading import Listed, ReadOnly
+from annotate.errors import BothsidesError, Conflict
+from annotate.models import Assignment, GuidelineVersion, Iteration, Membership, Project, Role, User
+
+MEMBERS_SHOWN = 200
+"""Members that a project's page lists; of a larger project the list of memberships does."""
+
+OF_ITERATION = {"k", "overlap", "max_new_tokens", "temperature", "top_p", "top_k", "policies", "guidelines"}
+"""What an iteration copies when it opens."""
+
+
+def tidied(text: str) -> str:
+    """As it is stored: browsers send line ends of their own."""
+    return text.replace("\r\n", "\n").strip()
+
+
+class ProjectForm(forms.ModelForm):
+    """A project and the newest text of its guidelines."""
+
+    guidelines = forms.CharField(
+        required=False,
+        widget=AdminTextareaWidget(attrs={"rows": 30}),
+        help_text="Markdown. A changed text becomes a new version; earlier ones are kept.",
+    )
+
+    class Meta:
+        model = Project
+        fields = (
+            "name",
+            "slug",
+            "guidelines",
+            "kinds",
+            "authors_rank_own",
+            "k",
+            "overlap",
+            "policies",
+            "system_message",
+            "max_new_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+        )
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.instance.pk and (newest := projects.current_guidelines(self.instance)):
+            self.initial["guidelines"] = newest.text.strip()
+
+    def clean_guidelines(self) -> str:
+        return tidied(self.cleaned_data["guidelines"])
+
+    def clean_system_message(self) -> str:
+        return tidied(self.cleaned_data["system_message"])
+
+    def clean_kinds(self) -> list[str]:
+        """Each kind of work once. Raises ValidationError for anything else."""
+        kinds = self.cleaned_data["kinds"]
+        if not kinds or len(kinds) != len(set(kinds)) or set(kinds) - set(Assignment.Kind.values):
+            raise ValidationError(f"Name each kind of work once: {', '.join(Assignment.Kind.values)}.")
+        return kinds
+
+
+class ChatsForm(forms.Form):
+    """How many slots to open."""
+
+    count = forms.IntegerField(min_value=1, max_value=100_000, initial=20, label="Chat slots")
+
+
+class MembersInline(admin.TabularInline):
+    """Who works on the project: added and taken off here, by name."""
+
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user",)
+    fields = ("user", "created_at")
+    readonly_fields = ("created_at",)
+    verbose_name = "member"
+    verbose_name_plural = "members"
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).select_related("user", "project").order_by("id")
+
+    def has_change_permission(self, request, obj=None) -> bool:
+        # As text: one that could be changed would look its person up again for every row.
+        return False
+
+
+@admin.register(Project)
+class ProjectAdmin(Listed):
+    """Projects are never deleted: the record hangs on them."""
+
+    form = ProjectForm
+    change_form_template = "admin/annotate/project/change_form.html"
+    list_display = ("name", "slug", "open_iteration", "k", "overlap", "authors_rank_own")
+    search_fields = ("name", "slug")
+    ordering = ("name", "id")
+    autocomplete_fields = ("policies",)
+    readonly_fields = ("open_iteration", "free_slots")
+
+    def get_queryset(self, request):
+        current = Iteration.objects.filter(state=Iteration.State.OPEN)
+        return super().get_queryset(request).prefetch_related(Prefetch("iterations", current, "open_iterations"))
+
+    def get_fieldsets(self, request, obj=None):
+        form = ProjectForm.Meta.fields
+        state = [("State", {"fields": ("open_iteration", "free_slots")})] if obj else []
+        return [
+            *state,
+            (None, {"fields": form[:3]}),
+            ("Work", {"fields": form[3:7]}),
+            (
+                "Sampling",
+                {
+                    "fields": form[7:],
+                    "description": "K, overlap, policies, guidelines and sampling settings count from the next "
+                    "iteration on. The system message counts at once.",
+                },
+            ),
+        ]
+
+    def get_prepopulated_fields(self, request, obj=None):
+        return {} if obj else {"slug": ("name",)}
+
+    def get_readonly_fields(self, request, obj=None):
+        # Commands, scripts and splits of exports hold the name.
+        return (*self.readonly_fields, "slug") if obj else self.readonly_fields
+
+    def get_inlines(self, request, obj):
+        crowded = obj is not None and obj.memberships.count() > MEMBERS_SHOWN
+        return [] if obj is None or crowded else [MembersInline]
+
+    def has_delete_permission(self, request, obj=None) -> bool:
+        return False
+
+    @admin.display(description="open iteration")
+    def open_iteration(self, project: Project) -> int | None:
+        return next((iteration.number for iteration in project.open_iterations), None)
+
+    @admin.display(description="free slots")
+    def free_slots(self, project: Project) -> str:
+        """How many slots of each kind wait, counted no further than 10,000."""
+        free = project.assignments.filter(state=Assignment.State.FREE)
+        counts = {kind: free.filter(kind=kind).values("pk")[:10_000].count() for kind in Assignment.Kind.values}
+        return ", ".join(f"{kind}: {count:,}" for kind, count in counts.items())
+
+    def save_model(self, request, obj, form, change) -> None:
+        super().save_model(request, obj, form, change)
+        newest = projects.current_guidelines(obj)
+        if form.cleaned_data["guidelines"] != (newest.text.strip() if newest else ""):
+            projects.set_guidelines(project=obj, text=form.cleaned_data["guidelines"])
+        if change and "authors_rank_own" in form.changed_data:
+            assignments.forget_cursors(project=obj)
+        if change and OF_ITERATION & set(form.changed_data) and obj.open_iterations:
+            messages.info(
+                request, "The open iteration keeps the settings that it began with; yours count from the next one on."
+            )
+
+    def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
+        if obj is not None and request.method == "GET" and (warning := too_few_trainers(obj)):
+            messages.warning(request, warning)
+        context["crowded"] = obj is not None and MembersInline not in self.get_inlines(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def get_urls(self):
+        steps = [
+            ("open-iteration", self.open_next_iteration),
+            ("close-iteration", self.close_iteration),
+            ("open-chats", self.open_chats),
+        ]
+        return [
+            *(
+                path(f"<int:project_id>/{name}/", self.admin_site.admin_view(view), name=f"annotate_project_{name}")
+                for name, view in steps
+            ),
+            *super().get_urls(),
+        ]
+
+    def open_next_iteration(self, request: HttpRequest, project_id: int) -> HttpResponse:
+        """The next round begins."""
+
+        def take(project: Project) -> str:
+            return f"Iteration {iterations.open_next(project=project).number} is open."
+
+        text = "It takes the project's settings as they stand now and keeps them."
+        return self._step(request, project_id, "Open the next iteration", text, forms.Form, take)
+
+    def close_iteration(self, request: HttpRequest, project_id: int) -> HttpResponse:
+        """The open round ends."""
+
+        def take(project: Project) -> str:
+            iteration = project.iterations.filter(state=Iteration.State.OPEN).first()
+            if iteration is None:
+                raise Conflict("No iteration is open.")
+            iterations.close(iteration=iteration)
+            return f"Iteration {iteration.number} is closing: it ends when the work that is held has come in."
+
+        text = "Free slots are withdrawn. What trainers hold may still come in. A closed iteration never opens again."
+        return self._step(request, project_id, "Close the iteration", text, forms.Form, take)
+
+    def open_chats(self, request: HttpRequest, project_id: int) -> HttpResponse:
+        """More chats to hold."""
+
+        def take(project: Project, count: int) -> str:
+            return f"{assignments.open_chats(project=project, count=count):,} chat slots are open."
+
+        text = "Each is one conversation that a trainer holds with the model; each brings one comparison to rank."
+        return self._step(request, project_id, "Open chat slots", text, ChatsForm, take)
+
+    def _step(
+        self, request: HttpRequest, project_id: int, title: str, text: str, form_class, take: Callable[..., str]
+    ) -> HttpResponse:
+        """A page that asks before it takes a step; a refusal is a message."""
+        project = self.get_object(request, str(project_id))
+        if project is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, str(project_id))
+        if not self.has_change_permission(request, project):
+            raise PermissionDenied
+        form = form_class(request.POST if request.method == "POST" else None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                done = take(project, **form.cleaned_data)
+            except BothsidesError as error:
+                messages.error(request, error.message)
+            else:
+                self.log_change(request, project, done)
+                messages.success(request, done)
+            return redirect(reverse("admin:annotate_project_change", args=[project_id]))
+        context = {"title": title, "text": text, "form": form, "original": project, "opts": self.opts}
+        return TemplateResponse(
+            request, "admin/annotate/project/step.html", self.admin_site.each_context(request) | context
+        )
+
+
+def too_few_trainers(project: Project) -> str:
+    """A sentence where a comparison could never get all its rankings, else nothing."""
+    trainers = User.objects.filter(memberships__project=project, groups__name=Role.TRAINER, is_active=True).count()
+    eligible = trainers if project.authors_rank_own else max(trainers - 1, 0)
+    if eligible >= project.overlap:
+        return ""
+    own = "" if project.authors_rank_own else " (whoever held a conversation does not rank it)"
+    return (
+        f"Each comparison wants {project.overlap} rankings by different people, and only {eligible} can rank it{own}. "
+        "Add trainers or lower the overlap."
+    )
+
+
+@admin.register(Membership)
+class MembershipAdmin(Listed):
+    """Who works on what, as a list."""
+
+    list_display = ("user", "project", "created_at")
+    list_filter = ("project",)
+    list_select_related = ("user", "project")
+    search_fields = ("user__email", "user__name")
+    ordering = ("-id",)
+    autocomplete_fields = ("user", "project")
+
+    def has_change_permission(self, request, obj=None) -> bool:
+        return False
+
+
+@admin.register(GuidelineVersion)
+class GuidelineVersionAdmin(ReadOnly):
+    """Every text that trainers have worked by."""
+
+    list_display = ("project", "number", "created_at")
+    list_filter = ("project",)
+    list_select_related = ("project",)
+    ordering = ("-id",)

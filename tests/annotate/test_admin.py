@@ -1,0 +1,199 @@
+"""The admin site: every list and page opens, for admins only, and no list asks more for more rows."""
+
+import itertools
+
+import pytest
+from django.contrib import admin
+from django.urls import reverse
+from rest_framework.authtoken.models import TokenProxy
+
+from annotate import assignments, rankings
+from annotate.models import (
+    Assignment,
+    Comparison,
+    Conversation,
+    Export,
+    GenerationRequest,
+    GuidelineVersion,
+    Iteration,
+    Membership,
+    Policy,
+    Project,
+    Prompt,
+    QueueCursor,
+    Ranking,
+    Role,
+    User,
+)
+from annotate.projects import Opening, add_prompts
+from tests import factory
+
+pytestmark = pytest.mark.django_db
+
+_numbers = itertools.count(1)
+
+LISTED = (
+    Assignment,
+    Comparison,
+    Conversation,
+    Export,
+    GenerationRequest,
+    GuidelineVersion,
+    Iteration,
+    Membership,
+    Policy,
+    Project,
+    Prompt,
+    Ranking,
+    TokenProxy,
+    User,
+)
+ADDED_TO = (Membership, Policy, Project, Prompt, TokenProxy, User)
+
+
+@pytest.fixture
+def project() -> Project:
+    return factory.project(slug="field")
+
+
+@pytest.fixture
+def admin_client(client, project):
+    """Signed in as an admin, who is no superuser."""
+    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
+    return client
+
+
+def one_of_each(project: Project) -> None:
+    """A row for every list."""
+    add_prompts(project=project, openings=[Opening(text=f"Say {next(_numbers)}", use_case="chat")])
+    user = factory.trainer(project)
+    TokenProxy.objects.create(user=user)
+    factory.open_comparison(project, turns=2)
+    slot = assignments.claim(user=user, project=project)
+    rankings.submit(assignment=slot, user=user, tiers=[[candidate] for candidate in slot.shown_order])
+    Export.objects.create(
+        project=project,
+        iteration=factory.current(project),
+        what="comparisons",
+        format="ranked",
+        manifest={"rank_order": "0=best"},
+        digest="0" * 64,
+        rows=1,
+        location="demo",
+    )
+
+
+def list_of(model) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def page_of(row) -> str:
+    key = row.user_id if isinstance(row, TokenProxy) else row.pk
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[key])
+
+
+def add_page_of(model) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_add")
+
+
+def test_every_noun_that_has_rows_of_its_own_is_listed() -> None:
+    from django.apps import apps
+
+    registered = {model for model in admin.site._registry if model._meta.app_label == "annotate"}
+    on_other_pages = {"Message", "Candidate", "Completion", "RankedCandidate"}
+    plain = {model for model in apps.get_app_config("annotate").get_models() if not model._meta.auto_created}
+    assert registered == {model for model in plain if model.__name__ not in on_other_pages} - {QueueCursor}
+    assert registered | {TokenProxy} == set(LISTED)
+
+
+@pytest.mark.parametrize("model", LISTED)
+def test_list_and_page_open(admin_client, project, model) -> None:
+    one_of_each(project)
+    page = admin_client.get(list_of(model))
+    assert page.status_code == 200
+    row = model.objects.order_by("-pk").first()
+    assert page_of(row) in page.content.decode()
+    assert admin_client.get(page_of(row)).status_code == 200
+
+
+@pytest.mark.parametrize("model", [model for model in LISTED if admin.site._registry[model].search_fields])
+def test_list_is_searched(admin_client, project, model) -> None:
+    one_of_each(project)
+    for words in ("1", "nothing like it", "\x00"):
+        assert admin_client.get(list_of(model), {"q": words}).status_code == 200
+
+
+@pytest.mark.parametrize("model", LISTED)
+def test_is_added_to_and_deleted_only_where_that_harms_no_record(admin_client, project, model) -> None:
+    one_of_each(project)
+    assert admin_client.get(add_page_of(model)).status_code == (200 if model in ADDED_TO else 403)
+    row = model.objects.order_by("-pk").first()
+    gone = admin_client.get(page_of(row).replace("change", "delete"))
+    assert gone.status_code == (200 if model in (Membership, Prompt, TokenProxy) else 403)
+
+
+@pytest.mark.parametrize("model", LISTED)
+def test_others_are_kept_out(client, project, model) -> None:
+    one_of_each(project)
+    row = model.objects.order_by("-pk").first()
+    for address in (list_of(model), page_of(row), add_page_of(model)):
+        assert client.get(address).status_code == 302
+    for role in (Role.TRAINER, Role.REVIEWER, Role.ENGINEER):
+        client.force_login(factory.person(project, role=role), backend="sesame.backends.ModelBackend")
+        for address in (list_of(model), page_of(row), add_page_of(model)):
+            assert client.get(address).status_code == 302
+        assert client.get(list_of(model), follow=True).status_code == 403
+
+
+@pytest.mark.parametrize("model", LISTED)
+def test_query_count_of_the_list_does_not_grow(admin_client, project, model, django_assert_max_num_queries) -> None:
+    one_of_each(project)
+    with django_assert_max_num_queries(20) as few:
+        admin_client.get(list_of(model))
+    for _ in range(3):
+        one_of_each(project)
+        one_of_each(factory.project())
+    with django_assert_max_num_queries(len(few)):
+        admin_client.get(list_of(model))
+
+
+@pytest.mark.parametrize("model", [Project, User, Conversation, Comparison, Ranking, GenerationRequest])
+def test_query_count_of_a_page_does_not_grow(admin_client, project, model, django_assert_max_num_queries) -> None:
+    """With what belongs to it: members, messages, candidates, rankings, completions."""
+    project.overlap = 5
+    project.save()
+    Iteration.objects.update(overlap=5)
+    small, large = grown(model, project, 1), grown(model, project, 5)
+    admin_client.get(page_of(small))
+    with django_assert_max_num_queries(40) as few:
+        assert admin_client.get(page_of(small)).status_code == 200
+    with django_assert_max_num_queries(len(few)):
+        assert admin_client.get(page_of(large)).status_code == 200
+
+
+def grown(model, project: Project, size: int):
+    """A row of a model to which `size` others belong."""
+    if model is Project:
+        made = factory.project()
+        for _ in range(size):
+            factory.trainer(made)
+        return made
+    if model is User:
+        made = factory.trainer()
+        for _ in range(size):
+            made.memberships.create(project=factory.project())
+        return made
+    if model is Conversation:
+        return factory.finished_chat(project, turns=size)
+    comparison = factory.open_comparison(project)
+    if model is GenerationRequest:
+        chat = factory.finished_chat(project, turns=1)
+        request = GenerationRequest.objects.get(comparison__message__conversation=chat)
+        GenerationRequest.objects.filter(pk=request.pk).update(n=size)
+        request.n = size
+        factory.answer(request)
+        return request
+    for _ in range(size):
+        slot = assignments.claim(user=factory.trainer(project), project=project)
+        ranking = rankings.submit(assignment=slot, user=slot.trainer, tiers=[slot.shown_order])
+    return ranking if model is Ranking else comparison

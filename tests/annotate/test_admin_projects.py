@@ -1,0 +1,218 @@
+"""Projects in the admin site: guidelines, settings, and the steps of a round."""
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.urls import reverse
+
+from annotate import iterations
+from annotate.admin import projects as project_pages
+from annotate.models import Assignment, Iteration, Membership, Project, QueueCursor, Role
+from tests import factory
+from tests.admin_pages import filled
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def project() -> Project:
+    return factory.project(slug="field", authors_rank_own=True)
+
+
+@pytest.fixture
+def admin_client(client, project):
+    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
+    return client
+
+
+def page_of(project: Project) -> str:
+    return reverse("admin:annotate_project_change", args=[project.pk])
+
+
+def step(name: str, project: Project) -> str:
+    return reverse(f"admin:annotate_project_{name}", args=[project.pk])
+
+
+def saved(client, project: Project, **changes):
+    """The page that follows a save."""
+    return client.post(page_of(project), filled(client.get(page_of(project)), **changes), follow=True)
+
+
+def said(page) -> list[str]:
+    return [str(message) for message in page.context["messages"]]
+
+
+def test_a_changed_text_is_a_new_version_of_the_guidelines(admin_client, project) -> None:
+    saved(admin_client, project, guidelines="Be *kind*.\r\n\r\nBe brief.\r\n")
+    numbers = project.guideline_versions.order_by("number").values_list("number", "text")
+    assert list(numbers) == [(1, factory.GUIDELINES), (2, "Be *kind*.\n\nBe brief.")]
+
+
+def test_other_changes_make_no_new_version(admin_client, project) -> None:
+    saved(admin_client, project, guidelines="Two\r\n\r\nparagraphs\r\n")
+    saved(admin_client, project, name="Another name")
+    project.refresh_from_db()
+    assert (project.name, project.guideline_versions.count()) == ("Another name", 2)
+
+
+def test_a_new_project_begins_with_its_guidelines(admin_client) -> None:
+    address = reverse("admin:annotate_project_add")
+    sent = filled(admin_client.get(address), name="New", slug="new", guidelines="Be kind.")
+    admin_client.post(address, sent)
+    assert Project.objects.get(slug="new").guideline_versions.get().text == "Be kind."
+
+
+def test_the_secret_is_never_shown(admin_client, project) -> None:
+    for address in (page_of(project), reverse("admin:annotate_project_changelist"), step("open-chats", project)):
+        assert project.secret not in admin_client.get(address).content.decode()
+    before = project.secret
+    saved(admin_client, project, secret="0" * 64, name="Another name")
+    project.refresh_from_db()
+    assert (project.secret, project.name) == (before, "Another name")
+
+
+def test_the_slug_stays(admin_client, project) -> None:
+    saved(admin_client, project, slug="meadow")
+    project.refresh_from_db()
+    assert project.slug == "field"
+
+
+@pytest.mark.parametrize("kinds", ["", "paint", "rank,rank", "rank,paint"])
+def test_unknown_kinds_of_work_are_refused(admin_client, project, kinds: str) -> None:
+    page = saved(admin_client, project, kinds=kinds)
+    assert page.context["errors"]
+    project.refresh_from_db()
+    assert project.kinds == ["rank", "chat"]
+
+
+def test_the_open_iteration_keeps_its_settings_and_the_page_says_so(admin_client, project) -> None:
+    page = saved(admin_client, project, k=6)
+    assert any("from the next one on" in message for message in said(page))
+    assert factory.current(project).k == 4
+    assert not any("from the next one on" in message for message in said(saved(admin_client, project, name="New")))
+
+
+def test_who_ranks_what_has_changed_so_the_whole_queue_is_looked_through_again(admin_client, project) -> None:
+    QueueCursor.objects.create(
+        project=project, trainer=factory.trainer(project), kind="rank", priority=0, ordinal=1, after=7
+    )
+    saved(admin_client, project, name="New")
+    assert QueueCursor.objects.exists()
+    saved(admin_client, project, authors_rank_own=None)
+    project.refresh_from_db()
+    assert (project.authors_rank_own, QueueCursor.objects.exists()) == (False, False)
+
+
+def test_members_are_added_and_taken_off(admin_client, project) -> None:
+    user = factory.trainer()
+    page = admin_client.get(page_of(project))
+    new = {"memberships-TOTAL_FORMS": 2, "memberships-1-user": user.pk, "memberships-1-project": project.pk}
+    admin_client.post(page_of(project), filled(page) | new)
+    assert Membership.objects.filter(project=project, user=user).exists()
+    page = admin_client.get(page_of(project))
+    admin_client.post(page_of(project), filled(page) | {"memberships-1-DELETE": "on"})
+    assert not Membership.objects.filter(project=project, user=user).exists()
+
+
+def test_many_members_are_a_list_of_their_own(admin_client, project, monkeypatch) -> None:
+    monkeypatch.setattr(project_pages, "MEMBERS_SHOWN", 2)
+    for _ in range(2):
+        factory.trainer(project)
+    page = admin_client.get(page_of(project))
+    assert page.context["inline_admin_formsets"] == []
+    assert f"/admin/annotate/membership/?project__id__exact={project.pk}" in page.content.decode()
+    assert (
+        admin_client.get(f"/admin/annotate/membership/?project__id__exact={project.pk}").context["cl"].result_count == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "trainers", "warned"), [(True, 1, True), (True, 2, False), (False, 2, True), (False, 3, False)]
+)
+def test_too_few_trainers_for_the_overlap_are_warned_of(admin_client, project, own, trainers, warned) -> None:
+    project.overlap, project.authors_rank_own = 2, own
+    project.save()
+    for _ in range(trainers):
+        factory.trainer(project)
+    factory.person(project, role=Role.REVIEWER)
+    left = factory.trainer(project)
+    left.is_active = False
+    left.save()
+    assert (
+        any("2 rankings by different people" in message for message in said(admin_client.get(page_of(project))))
+        == warned
+    )
+
+
+def test_state_of_the_work_is_shown(admin_client, project) -> None:
+    factory.chat_slot(project)
+    factory.open_comparison(project)
+    text = admin_client.get(page_of(project)).content.decode()
+    assert "chat: 1, rank: 1" in text
+
+
+def test_chat_slots_are_opened_after_a_page_that_asks_how_many(admin_client, project) -> None:
+    address = step("open-chats", project)
+    assert admin_client.get(address).status_code == 200
+    assert not project.assignments.exists()
+    page = admin_client.post(address, {"count": 7}, follow=True)
+    assert said(page)[0] == "7 chat slots are open."
+    assert project.assignments.filter(kind=Assignment.Kind.CHAT, state=Assignment.State.FREE).count() == 7
+    assert LogEntry.objects.get().change_message == "7 chat slots are open."
+
+
+@pytest.mark.parametrize("count", ["", "0", "-1", "100001", "many"])
+def test_a_bad_number_of_slots_opens_none(admin_client, project, count: str) -> None:
+    page = admin_client.post(step("open-chats", project), {"count": count})
+    assert page.context["form"].errors
+    assert not project.assignments.exists()
+
+
+def test_rounds_are_closed_and_opened(admin_client, project) -> None:
+    first = factory.current(project)
+    factory.chat_slot(project)
+    admin_client.get(step("close-iteration", project))
+    assert factory.current(project) == first
+    admin_client.post(step("close-iteration", project))
+    first.refresh_from_db()
+    assert first.state == Iteration.State.CLOSING
+    assert project.assignments.get().state == Assignment.State.WITHDRAWN
+    iterations.close_finished()
+    admin_client.get(step("open-iteration", project))
+    assert not project.iterations.filter(state=Iteration.State.OPEN).exists()
+    page = admin_client.post(step("open-iteration", project), follow=True)
+    assert "Iteration 2 is open." in said(page)
+    assert factory.current(project).number == 2
+
+
+def test_a_refused_step_is_a_message_and_changes_nothing(admin_client, project) -> None:
+    assert "has an open iteration already" in said(admin_client.post(step("open-iteration", project), follow=True))[0]
+    iterations.close(iteration=factory.current(project))
+    for name, sent, reason in (
+        ("open-chats", {"count": 3}, "has no open iteration"),
+        ("close-iteration", {}, "No iteration is open."),
+    ):
+        assert reason in said(admin_client.post(step(name, project), sent, follow=True))[0]
+    project.policies.all().update(active=False)
+    assert "an active policy first" in said(admin_client.post(step("open-iteration", project), follow=True))[0]
+    assert not project.assignments.exists()
+    assert project.iterations.count() == 1
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["open-iteration", "close-iteration", "open-chats"])
+def test_steps_are_for_admins(client, project, name: str) -> None:
+    user = factory.person(project, role=Role.REVIEWER)
+    user.is_staff = True
+    user.save()
+    assert client.post(step(name, project), {"count": 3}).status_code == 302
+    client.force_login(user, backend="sesame.backends.ModelBackend")
+    for answer in (client.get(step(name, project)), client.post(step(name, project), {"count": 3})):
+        assert answer.status_code == 403
+    assert not project.assignments.exists()
+    assert factory.current(project).number == 1
+
+
+def test_a_project_that_is_not_there_is_said_to_be_missing(admin_client, project) -> None:
+    address = step("open-chats", project).replace(str(project.pk), "999999")
+    page = admin_client.post(address, {"count": 3}, follow=True)
+    assert "doesn’t exist" in said(page)[0]
