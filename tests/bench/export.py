@@ -1,0 +1,106 @@
+"""Export of comparisons, beside a server-side cursor and `json.dumps` of the same rows in the same process.
+
+BENCH_RANKINGS says of how many rankings; each has five strict pairs.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+
+import psutil
+import psycopg
+from django.db import connection
+from psycopg.rows import dict_row
+
+from annotate.datasets import comparisons, snapshots
+from annotate.models import Project
+from tests import bulk, factory
+
+RANKINGS = int(os.environ.get("BENCH_RANKINGS", "50000"))
+OVERLAP = 4
+
+RANK = """
+WITH slot AS (
+    UPDATE annotate_assignment assignment
+    SET state = 'submitted', trainer_id = (%(trainers)s::bigint[])[ordinal], held_at = now(), ended_at = now(),
+        shown_order = ARRAY(SELECT id FROM annotate_candidate candidate
+                            WHERE candidate.comparison_id = assignment.comparison_id ORDER BY random())
+    WHERE project_id = %(project)s RETURNING id, comparison_id, trainer_id, shown_order
+), ranking AS (
+    INSERT INTO annotate_ranking
+        (comparison_id, assignment_id, trainer_id, current, all_bad, active_seconds, created_at)
+    SELECT comparison_id, id, trainer_id, true, false, 60, now() FROM slot RETURNING id, assignment_id
+)
+INSERT INTO annotate_rankedcandidate (ranking_id, candidate_id, rank, flags)
+SELECT ranking.id, place.candidate, greatest(place.number - 2, 0), '{}'
+FROM ranking JOIN slot ON slot.id = ranking.assignment_id,
+    unnest(slot.shown_order) WITH ORDINALITY AS place(candidate, number)
+"""
+
+CLOSE = "UPDATE annotate_comparison SET state = 'closed', closed_at = now() WHERE project_id = %s"
+
+
+def ranked_project(rankings: int) -> Project:
+    """A project with so many rankings, each four candidates with one tie, over closed comparisons."""
+    project = factory.project(overlap=OVERLAP)
+    trainers = [factory.trainer(project).pk for _ in range(OVERLAP)]
+    with connection.cursor() as cursor:
+        # Foreign keys are not checked row by row: the rows are right, and the check takes longer than they do.
+        cursor.execute("SET session_replication_role = replica")
+        bulk.comparisons(project, rankings // OVERLAP)
+        cursor.execute(RANK, {"project": project.pk, "trainers": trainers})
+        cursor.execute(CLOSE, [project.pk])
+        cursor.execute("SET session_replication_role = DEFAULT")
+    bulk.analyze()
+    return project
+
+
+def floor(project: Project, format: str) -> float:
+    """Seconds for the same rows through a cursor of psycopg's own, each dumped and thrown away."""
+    rows = comparisons.whole_rows(comparisons.rankings(project=project, filters=comparisons.Filters()))
+    sql, given = rows.query.sql_with_params()
+    parts = connection.get_connection_params()
+    parts = {name: parts[name] for name in ("dbname", "user", "password", "host", "port") if parts.get(name)}
+    start = time.perf_counter()
+    with psycopg.connect(**parts) as bare, bare.cursor(name="floor", row_factory=dict_row) as cursor:
+        cursor.itersize = 2000
+        cursor.execute(sql, given)
+        for row in cursor:
+            if format == "ranked":
+                json.dumps(row, ensure_ascii=False)
+                continue
+            for one, other in combinations(row["judged"], 2):
+                if one["rank"] != other["rank"]:
+                    pair = {"prompt": row["context"], "chosen": one["text"], "rejected": other["text"]}
+                    json.dumps(pair | {"group_id": row["comparison_id"]}, ensure_ascii=False)
+    return time.perf_counter() - start
+
+
+def ours(project: Project, format: str) -> tuple[float, int]:
+    """Seconds of a whole export, and the most memory of the process while it ran, in megabytes."""
+    process, peak = psutil.Process(), 0
+
+    def watched(rows: Iterable[dict], total: int) -> Iterator[dict]:
+        nonlocal peak
+        for number, row in enumerate(rows):
+            if number % 5000 == 0:
+                peak = max(peak, process.memory_info().rss)
+            yield row
+
+    start = time.perf_counter()
+    snapshots.export_comparisons(project=project, format=format, filters=comparisons.Filters(), progress=watched)
+    return time.perf_counter() - start, peak // 2**20
+
+
+def main() -> None:
+    """Print rankings a second and memory of each format beside its floor."""
+    project = ranked_project(RANKINGS)
+    for format in comparisons.FORMATS:
+        bare = floor(project, format)
+        seconds, megabytes = ours(project, format)
+        print(
+            f"export of {RANKINGS:,} rankings as {format}: {seconds:.1f} s, {RANKINGS / seconds:,.0f} a second, "
+            f"{seconds / bare:.2f} times a cursor and json.dumps ({bare:.1f} s), {megabytes} MB at most"
+        )
