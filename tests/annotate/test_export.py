@@ -382,3 +382,25 @@ def test_rankings_from_tomorrow_on_are_none_today(project, tmp_path):
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     found = comparisons.rankings(project=project, filters=comparisons.Filters(since=tomorrow))
     assert not found.exists()
+
+
+@pytest.mark.parametrize("format", list(comparisons.FORMATS))
+def test_every_field_is_documented(format):
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "export-formats.md").read_text()
+
+    def names(shape) -> set[str]:
+        if isinstance(shape, dict):
+            return set(shape).union(*map(names, shape.values()))
+        return names(shape[0]) if isinstance(shape, list) else set()
+
+    wanted = names(shapes.SHAPES[format]) - {"role", "content"}
+    assert [name for name in sorted(wanted) if f"`{name}`" not in documented] == []
+
+
+def test_every_field_of_the_manifest_is_documented(project, tmp_path):
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "export-formats.md").read_text()
+    factory.ranking(factory.comparison_about(project, "One"))
+    export(project, tmp_path / "out")
+    found = manifest(tmp_path / "out")
+    wanted = {*found, *found["counts"], *found["filters"], *found["iterations"][0], *found["policies"][0]}
+    assert [name for name in sorted(wanted) if f"`{name}`" not in documented] == []
