@@ -29,11 +29,11 @@ def before(text: str) -> int | None:
 
 
 def held(user: User) -> QuerySet:
-    """What a person works on, then what was fetched ahead."""
+    """What a person works on. What was fetched ahead (seat 2) was never looked at and may be given back at any time."""
     return (
-        user.assignments.filter(state="held", project__in=access.projects_of(user))
+        user.assignments.filter(state="held", seat=1, project__in=access.projects_of(user))
         .select_related("project")
-        .order_by("seat", "held_at")
+        .order_by("held_at")
     )
 
 

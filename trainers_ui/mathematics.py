@@ -101,7 +101,8 @@ def _rule(display: bool):
         if shown is None:
             mark = "$$" if display else "$"
             return f"<code>{html.escape(mark + source + mark)}</code>"
-        return shown
+        # A formula that is wider than its column scrolls by itself. A span, because it may stand in a paragraph.
+        return f'<span class="wide">{shown}</span>' if display else shown
 
     return rendered
 

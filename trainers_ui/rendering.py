@@ -47,7 +47,7 @@ _ATTRIBUTES = {
     "th": {"data-align"},
     **{element: set(mathematics.ATTRIBUTES) for element in mathematics.ELEMENTS},
 }
-_CLASSES = {"span": set(_CODE_CLASSES), "div": {"wide", "plain"}, "code": {"block"}}
+_CLASSES = {"span": _CODE_CLASSES | {"wide"}, "div": {"wide", "plain"}, "code": {"block"}}
 _SCHEMES = {"http", "https", "mailto"}
 
 

@@ -1,10 +1,12 @@
 """How texts, counts, times and states read on the pages."""
 
 import re
+from datetime import timedelta
 
 from django import template
 from django.utils import timezone
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 
 from annotate import access
 from trainers_ui import rendering
@@ -50,6 +52,14 @@ def when(moment) -> str:
     if local.date() == now.date():
         return f"{local:%H:%M}"
     return f"{local.day} {local:%b}" if local.year == now.year else f"{local.day} {local:%b %Y}"
+
+
+@register.filter
+def since(moment) -> str:
+    """`just now`, `12 minutes ago`."""
+    if timezone.now() - moment < timedelta(minutes=1):
+        return "just now"
+    return f"{timesince(moment, depth=1)} ago"
 
 
 @register.filter
@@ -103,6 +113,12 @@ def provenance(completion) -> str:
     if completion.total_ms is not None:
         said.append(f"{completion.total_ms / 1000:.1f} s")
     return " · ".join(said)
+
+
+@register.filter
+def works(user) -> bool:
+    """Whether a person takes work."""
+    return access.has_role(user, "trainer")
 
 
 @register.filter

@@ -3,12 +3,12 @@
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 
 from annotate import access, conversations, generation, openings, streams
 from annotate.errors import Unavailable
 from trainers_ui import streaming
 from trainers_ui.views.page import page
+from trainers_ui.views.sent import gone
 from trainers_ui.views.task import around
 
 
@@ -121,7 +121,7 @@ def finish(request: HttpRequest, pk: int) -> HttpResponse:
         context = {"assignment": assignment, "title": "Finish", "form": "trainers_ui/parts/finish.html"}
         return render(request, "trainers_ui/ask.html", context)
     conversations.finish(assignment=assignment, user=request.user)
-    return redirect(f"{reverse('home')}?after={assignment.pk}")
+    return gone(request, assignment)
 
 
 @page("GET")

@@ -14,12 +14,13 @@ def home(request: HttpRequest) -> HttpResponse:
     """Held tasks first, then what each project offers, then today and the latest work."""
     user = request.user
     works = access.has_role(user, "trainer")
+    held = list(lists.held(user))
     recent = lists.own_work(user, most=lists.RECENT)
     context = {
         "works": works,
         "reads": access.has_role(user, *access.READS_ALL),
-        "held": lists.held(user),
-        "projects": [_entry(user, project, works) for project in access.projects_of(user)],
+        "held": held,
+        "projects": [_entry(user, project, works, held) for project in access.projects_of(user)],
         "today": lists.done_today(user),
         "recent": recent[: lists.RECENT],
         "more": len(recent) > lists.RECENT,
@@ -28,8 +29,10 @@ def home(request: HttpRequest) -> HttpResponse:
     return render(request, "trainers_ui/home.html", context)
 
 
-def _entry(user, project, works: bool) -> dict:
-    return {"project": project, "offers": lists.offers(user, project) if works else []}
+def _entry(user, project, works: bool, held: list) -> dict:
+    """A project's offers, and the kind of what is held there: nothing else is handed out before that is done."""
+    busy = next((assignment.kind for assignment in held if assignment.project_id == project.pk), None)
+    return {"project": project, "offers": lists.offers(user, project) if works else [], "busy": busy}
 
 
 @page("GET")

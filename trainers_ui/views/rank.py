@@ -1,14 +1,12 @@
 """The ranking page: order the answers from best to worst."""
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import redirect, render
-from django.template.loader import render_to_string
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 from annotate import access, comparisons, rankings
 from annotate.errors import Invalid
-from trainers_ui.views.page import page, wants_json
-from trainers_ui.views.sent import order_of, word_of
+from trainers_ui.views.page import page
+from trainers_ui.views.sent import gone, order_of
 from trainers_ui.views.task import around
 
 RATINGS = range(1, 8)
@@ -106,11 +104,7 @@ def submit(request: HttpRequest, pk: int) -> HttpResponse:
         all_bad=posted.get("all_bad") == "yes",
         active_seconds=_seconds(posted.get("active_seconds", "")),
     )
-    if not wants_json(request):
-        return redirect(f"{reverse('home')}?after={assignment.pk}")
-    assignment.refresh_from_db(fields=["state"])
-    notice = render_to_string("trainers_ui/parts/sent.html", {"sent": word_of(assignment)})
-    return JsonResponse({"after": assignment.pk, "notice": notice})
+    return gone(request, assignment)
 
 
 def _rating(text: str) -> int:

@@ -1,11 +1,14 @@
 """What was sent last, shown back on the page that comes next."""
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.urls import reverse
 
 from annotate import access, comparisons, rankings
 from annotate.errors import NotFound
 from trainers_ui.orders import Order, lettered
+from trainers_ui.views.page import wants_json
 
 
 def sent(request: HttpRequest) -> dict | None:
@@ -17,6 +20,15 @@ def sent(request: HttpRequest) -> dict | None:
         return word_of(access.assignment_for(request.user, int(after)))
     except NotFound:
         return None
+
+
+def gone(request: HttpRequest, assignment) -> HttpResponse:
+    """After a task was sent or skipped: home, with a word of it; for scripts that word, to show on the next task."""
+    if not wants_json(request):
+        return redirect(f"{reverse('home')}?after={assignment.pk}")
+    assignment.refresh_from_db(fields=["state"])
+    notice = render_to_string("trainers_ui/parts/sent.html", {"sent": word_of(assignment)})
+    return JsonResponse({"after": assignment.pk, "notice": notice})
 
 
 def word_of(assignment) -> dict | None:

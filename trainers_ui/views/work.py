@@ -10,6 +10,7 @@ from annotate import access, assignments
 from annotate.errors import Invalid, NothingLeft
 from trainers_ui.views import chat, rank
 from trainers_ui.views.page import page, wants_json
+from trainers_ui.views.sent import gone
 
 LONGEST_DRAFT = 200_000
 """Characters of a draft; several times the longest message."""
@@ -115,4 +116,4 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
         reason=request.POST.get("reason", ""),
         note=request.POST.get("note", "").replace("\x00", ""),
     )
-    return redirect(f"{reverse('home')}?after={assignment.pk}")
+    return gone(request, assignment)

@@ -30,6 +30,7 @@ class ChatTask extends HTMLElement {
     on(this, "htmx:afterSwap", () => this.follow());
     on(document, "keydown", (event) => event.key === "Escape" && this.escape(event));
     on(window, "online", () => this.refresh());
+    on(window, "scroll", () => this.scrolled());
     for (const form of document.querySelectorAll("dialog form[data-ends]")) on(form, "submit", () => this.draft.end());
     this.follow();
     this.down();
@@ -121,8 +122,8 @@ class ChatTask extends HTMLElement {
     if (returned && Number(version) > this.draft.version) this.bringBack(returned.value, Number(version));
     this.form.querySelector("[data-send]").disabled = Boolean(blocked);
     for (const button of document.querySelectorAll("[data-finish]")) button.disabled = !finishes;
-    this.say(this.waiting && !pending ? "The reply is there." : "");
-    this.waiting = Boolean(pending);
+    if (this.stick) this.down();
+    this.announce(Boolean(pending));
     this.close();
     if (!pending || !streams) return;
     this.reply = new Reply(Number(pending));
@@ -172,10 +173,9 @@ class ChatTask extends HTMLElement {
       this.frame = null;
       const place = this.querySelector("[data-stream]");
       if (!place || !this.reply) return;
-      const near = this.atEnd;
       place.textContent = this.reply.text;
       place.closest(".turn").classList.toggle("begun", this.reply.points > 0);
-      if (near) this.down();
+      if (this.stick) this.down();
     });
   }
 
@@ -204,12 +204,24 @@ class ChatTask extends HTMLElement {
     if (status.textContent !== text) status.textContent = text;
   }
 
-  get atEnd() {
+  /** Screen readers get the reply once, whole, instead of letter by letter. */
+  announce(pending) {
+    if (pending && !this.waiting) this.say("The model is writing.");
+    if (!pending && this.waiting) {
+      const replies = this.querySelectorAll(".turn.assistant .message");
+      this.say(replies.length ? `Assistant: ${replies[replies.length - 1].textContent}` : "");
+    }
+    this.waiting = pending;
+  }
+
+  /** Who has scrolled up to read stays there. */
+  scrolled() {
     const page = document.documentElement;
-    return page.scrollHeight - page.scrollTop - page.clientHeight < NEAR;
+    this.stick = page.scrollHeight - page.scrollTop - page.clientHeight < NEAR;
   }
 
   down() {
+    this.stick = true;
     scrollTo(0, document.documentElement.scrollHeight);
   }
 }

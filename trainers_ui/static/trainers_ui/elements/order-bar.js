@@ -4,6 +4,7 @@
 import * as order from "./order.js";
 
 const FAR = 6;
+const TAPS = matchMedia("(hover: none)").matches;
 
 export class OrderBar {
   constructor(place, task) {
@@ -69,7 +70,7 @@ export class OrderBar {
     const parts = [];
     if (missing.length) {
       if (this.order.letters.length) parts.push(element("span", { class: "then", "aria-hidden": "true" }, this.order.tie ? "=" : "›"));
-      parts.push(element("span", { class: "empty", "aria-hidden": "true" }, `type or click ${either(missing)}`));
+      parts.push(element("span", { class: "empty", "aria-hidden": "true" }, `${TAPS ? "tap" : "type or click"} ${missing.length > 4 ? "the next best" : either(missing)}`));
     }
     if (this.picked) {
       const at = this.order.letters.indexOf(this.picked);

@@ -96,16 +96,19 @@ export const word = (found) => (found ? `${found.rank}${ENDINGS[found.rank] ?? "
 
 const list = (letters) => (letters.length < 2 ? letters.join("") : `${letters.slice(0, -1).join(", ")} and ${letters.at(-1)}`);
 
-/** The order as a sentence: "B first, then A and D tied. C has no place yet." */
-export function say(order, all) {
+/** The order as a sentence: "B first, then A and D tied." Empty where nothing has a place. */
+export function say(order) {
   const groups = tiers(order).map((group) => [...group].sort());
-  const missing = all.filter((letter) => !has(order, letter));
   const words = groups.map((group) => `${list(group)}${group.length > 1 ? " tied" : ""}`);
-  const open = missing.length ? `${list(missing)} ${missing.length > 1 ? "have" : "has"} no place yet.` : "";
-  if (!words.length) return open;
-  if (words.length === 1) return [`${words[0]}${groups[0].length > 1 ? "." : " first."}`, open].filter(Boolean).join(" ");
-  return [`${words[0]}${groups[0].length > 1 ? " for first" : " first"}, then ${words.slice(1).join(", then ")}.`, open].filter(Boolean).join(" ");
+  if (!words.length) return "";
+  const alone = groups[0].length === 1;
+  if (words.length === 1) return `${words[0]}${alone ? " first" : ""}.`;
+  return `${words[0]}${alone ? " first" : " for first"}, then ${words.slice(1).join(", then ")}.`;
 }
+
+/** "C has no place yet." Empty where all have one. */
+export const sayMissing = (letters) =>
+  letters.length ? `${list(letters)} ${letters.length > 1 ? "have" : "has"} no place yet.` : "";
 
 /** What is still missing before it can be sent, as the letters; all bad needs no order at all. */
 export const missing = (order, all, allBad) =>

@@ -87,10 +87,9 @@ customElements.define("letter-keys", LetterKeys);
 /** Server HTML of a text and, behind a button, the text as the model wrote it. */
 class RawText extends HTMLElement {
   connectedCallback() {
-    this.button = this.querySelector(":scope > .raw-toggle");
-    if (!this.button) return;
+    this.button = this.closest("article").querySelector(".raw-toggle");
     this.button.hidden = false;
-    this.button.addEventListener("click", () => this.toggle());
+    this.button.onclick = () => this.toggle();
   }
 
   toggle() {

@@ -46,6 +46,8 @@ class RankTask extends HTMLElement {
     on(area, "pointerdown", (event) => this.remember(event));
     on(this.form, "change", (event) => event.target !== this.field && this.marked());
     on(this.form, "submit", (event) => this.submit(event));
+    // The dialog stands outside of this element.
+    for (const form of document.querySelectorAll("dialog form[data-ends]")) on(form, "submit", (event) => this.skip(event, form));
     on(this.querySelector("[data-undo]"), "click", () => this.undo());
     on(document, "letters", () => this.show());
     on(window, "pagehide", () => this.leave());
@@ -138,9 +140,10 @@ class RankTask extends HTMLElement {
     this.toggleAttribute("data-all-bad", this.bad.checked);
     this.querySelector("[data-undo]").disabled = !this.past.length;
     this.bar.show();
-    const said = order.say(this.order, this.bad.checked && !this.order.letters.length ? [] : this.all);
-    this.querySelector("[data-say]").textContent = this.bad.checked ? `All are bad. ${said}` : said;
-    this.classList.toggle("complete", !order.missing(this.order, this.all, this.bad.checked).length);
+    const missing = order.missing(this.order, this.all, this.bad.checked);
+    this.querySelector("[data-say]").textContent = `${this.bad.checked ? "All are bad. " : ""}${order.say(this.order)}`;
+    this.querySelector("[data-missing]").textContent = order.sayMissing(missing);
+    this.classList.toggle("complete", !missing.length);
   }
 
   notice(text, alarm = true) {
@@ -298,15 +301,26 @@ class RankTask extends HTMLElement {
     event.preventDefault();
     const open = order.missing(this.order, this.all, this.bad.checked);
     if (open.length) {
-      this.notice(`${open.join(", ")} ${open.length > 1 ? "have" : "has"} no place yet. Type or click ${open.length > 1 ? "them" : "it"}, best first.`);
+      this.notice(`${order.sayMissing(open)} Best first: type or click ${open.length > 1 ? "them" : "it"}.`);
       return;
     }
+    this.form.elements.active_seconds.value = this.time.seconds;
+    await this.send(this.form);
+  }
+
+  async skip(event, form) {
+    event.preventDefault();
+    form.closest("dialog").close();
+    await this.send(form);
+  }
+
+  /** Send a form that ends this task, and go on; where it is refused, all stays as it is. */
+  async send(form) {
     if (this.sending) return;
     this.sending = true;
     this.setAttribute("aria-busy", "true");
-    this.form.elements.active_seconds.value = this.time.seconds;
     try {
-      const answer = await post(this.form.action, new FormData(this.form));
+      const answer = await post(form.action, new FormData(form));
       this.draft.end();
       await this.goOn(answer);
     } catch (error) {
