@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,11 @@ class Report:
             self.problems.append(f"{where}: {problem}")
 
 
-def check(folder: Path) -> Report:
+Progress = Callable[[Iterable[bytes], str], Iterable[bytes]]
+"""Given the lines of a file and its name: the same lines, shown to somebody."""
+
+
+def check(folder: Path, *, progress: Progress = lambda lines, name: lines) -> Report:
     """Everything about an exported folder that can be checked without the record. Raises Invalid where it is none."""
     report = Report(manifest=read_manifest(folder))
     files = report.manifest["files"]
@@ -51,7 +55,10 @@ def check(folder: Path) -> Report:
             report.add(name, "is in the manifest and not in the folder")
             continue
         with path.open("rb") as file:
-            digest = lines.read(name, file) if name.endswith(".jsonl") else hashlib.file_digest(file, "sha256")
+            if name.endswith(".jsonl"):
+                digest = lines.read(name, progress(file, name))
+            else:
+                digest = hashlib.file_digest(file, "sha256")
         if digest.hexdigest() != described["sha256"]:
             report.add(name, "has another sha256 than in the manifest: it was changed")
     lines.compare_counts()
@@ -90,11 +97,11 @@ class _Lines:
         self.last = (0, 0)
         self.rank_of: dict[str, int] = {}
 
-    def read(self, name: str, file):
+    def read(self, name: str, lines: Iterable[bytes]):
         """Check each line of one file; its digest."""
         digest, split = hashlib.sha256(), name.removesuffix(".jsonl")
         self.rows[split], self.last = 0, (0, 0)
-        for number, data in enumerate(file, 1):
+        for number, data in enumerate(lines, 1):
             digest.update(data)
             self.rows[split] += 1
             for problem in self._problems(data, split):

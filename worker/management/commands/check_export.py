@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from django.core.management.base import CommandError
+from tqdm import tqdm
 
 from annotate.datasets.check import SHOWN, check
 from annotate.management.refusal import RefusingCommand
@@ -22,7 +23,7 @@ class Command(RefusingCommand):
 
     def handle(self, *args, **options):
         folder = options["folder"]
-        report = check(folder)
+        report = check(folder, progress=lambda lines, name: tqdm(lines, desc=name, unit=" lines", disable=None))
         said = _trl(folder, report)
         splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report.manifest["counts"]["by_split"].items())
         self.stdout.write(f"{folder}: {report.manifest['what']}, {report.manifest['format']}, {report.rows:,} rows")
