@@ -44,7 +44,7 @@ def secret(name: str, meaning: str) -> str:
 
     Raises BadSetting when both are set or the file cannot be read.
     """
-    value = _read(name, "", f"{meaning} (or {name}_FILE: a file that holds it)")
+    value = _read(name, "", f"{meaning} Or {name}_FILE: a file that holds it.")
     path = os.environ.get(f"{name}_FILE", "").strip()
     if not path:
         return value
@@ -80,19 +80,31 @@ def words(name: str, default: Sequence[str], meaning: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-def folder(name: str, default: Path, meaning: str, *, shown_default: str) -> Path:
+def folder(name: str, default: Path, meaning: str) -> Path:
     """An absolute path; a relative one is taken from the working directory. Need not exist.
 
-    Raises BadSetting when something other than a folder lies there.
+    Its default differs from machine to machine, so that the meaning should tell it. Raises BadSetting when
+    something other than a folder lies there.
     """
-    path = Path(_read(name, "", meaning, shown_default) or default).expanduser().absolute()
+    path = Path(_read(name, "", meaning) or default).expanduser().absolute()
     if path.exists() and not path.is_dir():
         raise BadSetting(f"{name} is not a folder: {path}")
     return path
 
 
-def _read(name: str, default: str, meaning: str, shown_default: str | None = None) -> str:
-    variables[name] = Variable(name, default if shown_default is None else shown_default, meaning)
+def example() -> str:
+    """Every variable read so far as the text of `.env.example`: its meaning, and its default commented out."""
+    head = (
+        "# Every setting of Bothsides, with its default. The programs read their environment, not this file; Docker\n"
+        "# Compose gives them a copy of it named .env. Written by `make env-example`.\n"
+        "\n# For Docker Compose only: the password of the PostgreSQL that it starts.\n#POSTGRES_PASSWORD=\n"
+    )
+    parts = [f"\n# {variable.meaning}\n#{variable.name}={variable.default}\n" for variable in variables.values()]
+    return head + "".join(parts)
+
+
+def _read(name: str, default: str, meaning: str) -> str:
+    variables[name] = Variable(name, default, meaning)
     return os.environ.get(name, "").strip() or default
 
 

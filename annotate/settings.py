@@ -23,8 +23,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 BOTHSIDES_HOME = env.folder(
     "BOTHSIDES_HOME",
     BASE_DIR / "var",
-    "Folder of everything that is kept: the embedded servers' data, models, exports, logs.",
-    shown_default="var/ beside manage.py",
+    "Folder of everything that is kept: the embedded servers' data, models, exports, logs; var/ beside manage.py.",
 )
 _database_url = env.secret("DATABASE_URL", "PostgreSQL to use, as postgresql://user:password@host:port/name.")
 _redis_url = env.secret("REDIS_URL", "Redis or Valkey to use, as redis://:password@host:port/0.")
@@ -277,8 +276,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = env.folder(
     "STATIC_ROOT",
     BOTHSIDES_HOME / "static",
-    "Where collectstatic puts style sheets and scripts.",
-    shown_default="static/ in BOTHSIDES_HOME",
+    "Where collectstatic puts style sheets and scripts; static/ in BOTHSIDES_HOME.",
 )
 
 # --- Signing in -----------------------------------------------------------------------------------

@@ -86,11 +86,19 @@ def test_words(monkeypatch):
 def test_folder_is_absolute_and_need_not_exist(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PLACE", "new")
-    assert env.folder("PLACE", tmp_path, "Where.", shown_default="here") == tmp_path / "new"
+    assert env.folder("PLACE", tmp_path, "Where.") == tmp_path / "new"
 
 
 def test_folder_that_is_a_file_is_refused(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PLACE", str(tmp_path / "file"))
     with pytest.raises(env.BadSetting, match=r"^PLACE is not a folder: "):
-        env.folder("PLACE", tmp_path, "Where.", shown_default="here")
+        env.folder("PLACE", tmp_path, "Where.")
+
+
+def test_the_example_shows_what_was_read(monkeypatch):
+    monkeypatch.setenv("COUNT", "7")
+    env.integer("COUNT", 3, "How many.")
+    env.secret("KEY", "A key.")
+    assert "\n# How many.\n#COUNT=3\n" in env.example()
+    assert "\n# A key. Or KEY_FILE: a file that holds it.\n#KEY=\n" in env.example()
