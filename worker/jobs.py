@@ -8,6 +8,9 @@ from annotate.generation import Sampled
 from annotate.models import GenerationRequest
 from worker.engines.base import Chunk
 
+WHOLE_SECONDS = 2
+"""How often all of a text is told, so that a page which came late or lost a piece is mended."""
+
 
 @dataclass
 class Text:
@@ -87,8 +90,8 @@ class Job:
         return {"kind": kind, "request": self.request.pk, "attempt": self.request.attempt, **more}
 
     def news(self) -> list[dict]:
-        """Events with the text that was not told yet, and every two seconds with all of it."""
-        whole = time.monotonic() - self.whole_told_at > 2
+        """Events with the text that was not told yet, and now and then with all of it."""
+        whole = time.monotonic() - self.whole_told_at > WHOLE_SECONDS
         if whole:
             self.whole_told_at = time.monotonic()
         events = []

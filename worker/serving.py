@@ -31,7 +31,7 @@ LOAD_AGAIN_SECONDS = 60
 LOAD_AGAIN_AT_BELL_SECONDS = 10
 """The same with a bell; the sweep rings for as long as something waits."""
 LARGEST_REQUEST = 16
-"""Texts that an idle worker takes at once, however small its capacity, so that no request is too large for it."""
+"""Texts that a worker takes when it is idle and nothing fits its capacity: no request is too large for ever."""
 BACK_OFF_SECONDS = (0.5, 1, 2, 5)
 SLOW_REDIS_SECONDS = 0.5
 
@@ -161,8 +161,9 @@ class Serving:
                 capacity=settings.WORKER_CAPACITY,
                 device=settings.WORKER_DEVICE,
             )
-        except LoadError as error:
-            logger.error("Policy %s: %s", self.policy.name, error)
+        # Beside LoadError what nobody thought of; the site must say that there are no replies in both cases.
+        except Exception as error:
+            logger.error("Policy %s: %s", self.policy.name, error, exc_info=not isinstance(error, LoadError))
             self._load_after = time.monotonic() + LOAD_AGAIN_SECONDS
             self._bell.clear()
             self._say("failed", str(error))
@@ -207,16 +208,18 @@ class Serving:
         in_flight = sum(job.request.n for job in self._jobs.values())
         in_bulk = sum(job.request.n for job in self._jobs.values() if job.bulk)
         capacity = self._engine.capacity
-        limit, bulk = capacity - in_flight, int(capacity * settings.WORKER_BULK_SHARE) - in_bulk
-        if not self._jobs:
-            limit, bulk = max(limit, LARGEST_REQUEST), max(bulk, LARGEST_REQUEST)
-        claimed = generation.claim(
-            policy_id=self.policy.pk, worker=self.worker, limit=max(0, limit), bulk_limit=max(0, bulk)
-        )
+        claimed = self._claim_texts(capacity - in_flight, int(capacity * settings.WORKER_BULK_SHARE) - in_bulk)
+        if not claimed and not self._jobs:
+            claimed = self._claim_texts(LARGEST_REQUEST, LARGEST_REQUEST)
         for request in claimed:
             job = Job(request, request.claim_token)
             self._jobs[job.token] = job
             self._begin(job)
+
+    def _claim_texts(self, limit: int, bulk_limit: int) -> list[GenerationRequest]:
+        return generation.claim(
+            policy_id=self.policy.pk, worker=self.worker, limit=max(0, limit), bulk_limit=max(0, bulk_limit)
+        )
 
     def _begin(self, job: Job) -> None:
         request = job.request

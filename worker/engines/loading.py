@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from worker.engines.base import LoadError
@@ -19,7 +21,7 @@ def load(
     if Path(location).is_absolute() and not Path(location).is_dir():
         raise LoadError(f"There is no folder {location}.")
     place = _device(device)
-    source = {"revision": revision} if revision else {}
+    source = ({"revision": revision} if revision else {}) | _reach(location, revision)
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **source)
@@ -29,7 +31,7 @@ def load(
         model = model.to(place).eval()
     # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
     except Exception as error:
-        raise LoadError(f"{location} cannot be loaded: {_first_line(error)}") from error
+        raise LoadError(f"{location} cannot be loaded: {first_line(error)}") from error
     if info["missing_keys"]:
         raise LoadError(f"{location} lacks weights: {', '.join(sorted(info['missing_keys'])[:3])} …")
     try:
@@ -40,6 +42,24 @@ def load(
     if unknown:
         raise LoadError(f"{location} has layers that this engine does not serve: {', '.join(sorted(unknown))}.")
     return model, tokenizer
+
+
+def _reach(location: str, revision: str) -> dict:
+    """How to read a location: of the hub only what is kept here, where the hub does not answer.
+
+    transformers itself asks six times, for three quarters of a minute. Raises LoadError where the hub has no such
+    model.
+    """
+    if Path(location).is_dir():
+        return {}
+    try:
+        huggingface_hub.HfApi().model_info(location, revision=revision or None, timeout=10)
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise LoadError(f"{location} is no folder, and the hub says: {first_line(error)}") from error
+    # Which errors mean that nobody answers depends on the HTTP library that the hub's client uses.
+    except Exception:
+        return {"local_files_only": True}
+    return {}
 
 
 def layer_types(model: transformers.PreTrainedModel) -> list[str]:
@@ -80,5 +100,6 @@ def share_the_cores() -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

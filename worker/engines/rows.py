@@ -37,7 +37,7 @@ class Rows(Cache):
         if rows <= self.count and length <= self.length:
             return True
         # Rows double, so that a burst does not copy everything for each text.
-        count = self.count if rows <= self.count else min(self._most_rows, max(rows, 2 * self.count))
+        count = self.count if rows <= self.count else max(rows, min(self._most_rows, 2 * self.count))
         roomy = (count, max(length, self.length))
         for count, long in (roomy, (rows, length)):
             if rows == 1 or count * long * self._bytes_of_a_token() <= self._most_bytes:

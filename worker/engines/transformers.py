@@ -107,8 +107,11 @@ class TransformersEngine:
                     centred = [logits - logits.mean() for logits in (alone, batched[row])]
                     if not torch.cosine_similarity(*centred, dim=0) > 0.98:
                         raise LoadError(f"{location} computes something else for several texts than for one.")
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise LoadError(f"{location} does not compute: {error}") from error
+        except LoadError:
+            raise
+        # A model's code may raise anything.
+        except Exception as error:
+            raise LoadError(f"{location} does not compute: {loading.first_line(error)}") from error
 
     # Called by the serving loop's thread ------------------------------------------------------------
 

@@ -1,0 +1,169 @@
+"""A real Celery worker: killed, flushed, ended, woken."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+from django.db.models import Count
+
+from annotate import bell, conversations, embedded, processes, sweep
+from annotate.models import Comparison, Completion, GenerationRequest
+from tests import factory
+from tests.worker.watching import OVER, events, over, until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+State = GenerationRequest.State
+
+
+@pytest.fixture
+def launch(tiny_models, tmp_path):
+    """Starts a worker on this test's database; what is still running ends with the test."""
+    running = []
+
+    def start(**environment):
+        parts = connection.settings_dict
+        host = parts["OPTIONS"].get("host") or parts["HOST"]
+        address = f"postgresql://{parts['USER']}@/{parts['NAME']}?host={host.replace('/', '%2F')}"
+        quick = {
+            "DATABASE_URL": address,
+            "REDIS_URL": settings.REDIS_URL,
+            "WORKER_POLL_SECONDS": "0.2",
+            "WORKER_HEARTBEAT_SECONDS": "0.5",
+            "WORKER_DEVICE": "cpu",
+            "SAMPLING_LEASE_SECONDS": "2",
+        }
+        log = (tmp_path / f"worker-{len(running)}.log").open("wb")
+        process = subprocess.Popen(
+            [sys.executable, *processes.WORKER],
+            env=os.environ | quick | environment,
+            cwd=settings.BASE_DIR,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def endless(tiny_models):
+    return factory.policy(location="endless")
+
+
+def bulk(policy, count, **fields):
+    """Requests for three alternatives each."""
+    project = factory.project(served_by=policy, **fields)
+    for _ in range(count):
+        factory.finished_chat(project)
+    return GenerationRequest.objects.filter(purpose="alternatives")
+
+
+def swept_until_over(seconds=60):
+    """Sweeps, as beat would, until no request is waited for."""
+
+    def ended():
+        sweep.run()
+        return not GenerationRequest.objects.exclude(state__in=OVER).exists()
+
+    until(ended, seconds)
+
+
+def assert_everything_ended_once():
+    alternatives = GenerationRequest.objects.filter(purpose="alternatives")
+    assert set(alternatives.values_list("state", flat=True)) == {State.DONE}
+    stored = dict(alternatives.annotate(stored=Count("completions")).values_list("pk", "stored"))
+    assert stored == dict(alternatives.values_list("pk", "n"))
+    assert set(Comparison.objects.values_list("state", flat=True)) == {Comparison.State.OPEN}
+
+
+def test_a_worker_that_is_killed_loses_nothing_and_stores_nothing_twice(launch, endless):
+    requests = bulk(endless, 8, max_new_tokens=250)
+    # So that some are done, some in the middle and some wait.
+    first = launch(WORKER_CAPACITY="9")
+    until(lambda: requests.filter(state=State.DONE).exists() and requests.filter(state=State.CLAIMED).exists(), 60)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert requests.filter(state=State.CLAIMED).exists()
+    before = set(Completion.objects.values_list("pk", flat=True))
+    launch()
+    swept_until_over()
+    assert_everything_ended_once()
+    assert requests.filter(attempt=2).exists()
+    assert before <= set(Completion.objects.values_list("pk", flat=True))
+
+
+def test_a_flushed_broker_loses_nothing(launch, endless, tmp_path):
+    valkey = embedded.start_valkey(tmp_path / "broker")
+    try:
+        requests = bulk(endless, 8, max_new_tokens=250)
+        launch(WORKER_CAPACITY="9", REDIS_URL=valkey.url)
+        until(lambda: requests.filter(state=State.DONE).exists(), 60)
+        broker = redis.Redis.from_url(valkey.url)
+        broker.flushall()
+        assert requests.exclude(state=State.DONE).exists()
+        swept_until_over()
+        assert_everything_ended_once()
+        # The sign of life is back too.
+        until(lambda: list(broker.scan_iter("bothsides:worker:*")))
+        broker.close()
+    finally:
+        valkey.stop()
+
+
+def test_a_worker_that_is_to_end_gives_back_what_it_holds(launch, endless):
+    project = factory.project(served_by=endless, max_new_tokens=1900)
+    slot = factory.held_chat(project, factory.trainer(project))
+    process = launch(WORKER_DRAIN_SECONDS="0.2")
+    request = conversations.say(assignment=slot, user=slot.trainer, text="the word")
+    until(lambda: events(request), 60)
+    process.terminate()
+    assert process.wait(20) == 0
+    request.refresh_from_db()
+    assert (request.state, request.attempt) == (State.WAITING, 0)
+
+
+def test_a_worker_that_is_to_end_finishes_what_is_short(launch, endless):
+    project = factory.project(served_by=endless, max_new_tokens=400)
+    slot = factory.held_chat(project, factory.trainer(project))
+    process = launch(WORKER_DRAIN_SECONDS="20")
+    request = conversations.say(assignment=slot, user=slot.trainer, text="the word")
+    until(lambda: events(request), 60)
+    process.terminate()
+    assert process.wait(30) == 0
+    request.refresh_from_db()
+    assert request.state == State.DONE
+
+
+def test_a_bell_wakes_it_at_once(launch, endless):
+    # Without a bell it would look once a minute.
+    launch(WORKER_POLL_SECONDS="60", SAMPLING_LEASE_SECONDS="600")
+    project = factory.project(served_by=endless, max_new_tokens=5)
+    slot = factory.held_chat(project, factory.trainer(project))
+    warm = conversations.say(assignment=slot, user=slot.trainer, text="the word")
+    over(warm, 60)
+    for _ in range(3):
+        asked = time.monotonic()
+        request = conversations.say(assignment=slot, user=slot.trainer, text="the word")
+        assert over(request).state == State.DONE
+        assert time.monotonic() - asked < 5
+
+
+def test_bells_that_rang_before_it_came_are_taken_from_the_queue(launch, endless):
+    for _ in range(20):
+        bell.ring_now(endless.pk)
+    launch()
+    broker = redis.Redis.from_url(settings.REDIS_URL)
+    until(lambda: not broker.llen(f"bothsides:celery:{bell.queue_of(endless.pk)}"), 60)
+    broker.close()
