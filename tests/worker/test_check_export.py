@@ -20,6 +20,7 @@ from worker import trl_columns
 pytestmark = pytest.mark.django_db
 
 ROOT = Path(__file__).resolve().parents[2]
+TURNS = [{"role": "user", "content": "p"}]
 
 
 @pytest.fixture
@@ -369,7 +370,7 @@ class TestTrl:
         ("row", "says"),
         [
             ({"prompt": "Hello", "chosen": "a", "rejected": "b"}, "TRL does not take it as conversational"),
-            ({"prompt": [{"role": "user", "content": "p"}], "chosen": []}, "needs the columns chosen and rejected"),
+            ({"prompt": TURNS, "chosen": TURNS}, "needs the columns chosen and rejected"),
             ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": 1}, "TRL takes the column margin"),
             (
                 {
@@ -388,8 +389,7 @@ class TestTrl:
 
     def test_columns_without_one_type(self, tmp_path):
         pytest.importorskip("trl")
-        turns = [{"role": "user", "content": "p"}]
-        rows = [{"prompt": turns, "chosen": turns, "rejected": turns, "rank": rank} for rank in (1, "one")]
+        rows = [{"prompt": TURNS, "chosen": TURNS, "rejected": TURNS, "rank": rank} for rank in (1, "one")]
         (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         found = list(trl_columns.problems(tmp_path, ["train.jsonl"]))
         assert any("datasets cannot read it" in problem for _, problem in found)
