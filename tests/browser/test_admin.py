@@ -1,0 +1,69 @@
+"""The admin site and the API's docs under the site's own Content-Security-Policy, in a real browser."""
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_every_list_and_a_page_of_each_opens_without_a_complaint(running, open_page, complaints) -> None:
+    page = open_page("Admin", viewport={"width": 1200, "height": 900})
+    page.goto(f"{running.url}/admin/")
+    lists = page.locator("#content-main th a").evaluate_all("links => links.map(link => link.href)")
+    assert len([one for one in lists if "/annotate/" in one and one.count("/") > 5]) == 13
+    for address in lists:
+        page.goto(address)
+        row = page.locator("#result_list tbody th a").first
+        if row.count():
+            row.click()
+            expect(page.locator("#content h1")).to_be_visible()
+        page.goto(address)
+        add = page.locator(".object-tools a.addlink")
+        if add.count():
+            add.click()
+            expect(page.locator("form input[name=_save]")).to_be_visible()
+    assert complaints == []
+
+
+def test_an_admin_opens_slots_and_adds_a_member(running, open_page, complaints) -> None:
+    page = open_page("Admin", viewport={"width": 1200, "height": 900})
+    page.goto(f"{running.url}/admin/annotate/project/")
+    page.get_by_role("link", name="Everyday help").click()
+    page.get_by_role("link", name="Open chat slots").click()
+    page.get_by_label("Chat slots:").fill("3")
+    page.get_by_role("button", name="Open chat slots").click()
+    expect(page.locator(".messagelist .success")).to_have_text("3 chat slots are open.")
+
+    running.manage("invite", "ada@example.org", "--role", "trainer")
+    page.get_by_role("button", name="Add another Member").click()
+    page.locator("#memberships-group .select2-selection").last.click()
+    page.locator(".select2-container--open .select2-search__field").fill("ada")
+    page.get_by_role("option", name="ada@example.org").click()
+    page.get_by_role("button", name="Save and continue editing").click()
+    expect(page.locator("#memberships-group")).to_contain_text("ada@example.org")
+    assert complaints == []
+
+
+def test_an_admin_makes_a_link_for_somebody(running, open_page, complaints) -> None:
+    page = open_page("Admin", viewport={"width": 1200, "height": 900})
+    page.goto(f"{running.url}/admin/annotate/user/?q=trainer%40demo")
+    page.get_by_role("link", name="trainer@demo.invalid").click()
+    page.get_by_role("button", name="Make a sign-in link").click()
+    link = page.locator("dd code").inner_text()
+    assert complaints == []
+
+    other = open_page()
+    other.goto(link)
+    other.get_by_role("button", name="Sign in").click()
+    other.wait_for_url(f"{running.url}/")
+    assert other.goto(f"{running.url}/admin/").status == 403
+
+
+def test_the_docs_of_the_api_show_every_operation(running, open_page, complaints) -> None:
+    page = open_page()
+    page.goto(f"{running.url}/api/docs/")
+    expect(page.locator(".opblock")).to_have_count(10)
+    claim = page.locator("#operations-assignments-projects_claim_create")
+    claim.locator(".opblock-summary-control").click()
+    expect(claim.get_by_text("Take the next slot of work.")).to_be_visible()
+    assert complaints == []
