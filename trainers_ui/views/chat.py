@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from annotate import access, conversations, generation, openings, streams
-from annotate.errors import Unavailable
+from annotate.errors import NotFound, Unavailable
 from trainers_ui import streaming
 from trainers_ui.views.page import page
 from trainers_ui.views.sent import gone
@@ -60,10 +60,18 @@ AWAY = {
 }
 
 
+def _chat(request: HttpRequest, pk: int):
+    """The person's own task, where it is a chat. Raises NotFound."""
+    assignment = access.assignment_for(request.user, pk)
+    if assignment.conversation is None:
+        raise NotFound("This task is not a chat.")
+    return assignment
+
+
 @page("GET")
 def conversation(request: HttpRequest, pk: int) -> HttpResponse:
     """The conversation as it stands, for the page to put in the place of what it shows."""
-    assignment = access.assignment_for(request.user, pk)
+    assignment = _chat(request, pk)
     return _part(request, assignment) if request.htmx else redirect("work", pk=pk)
 
 
@@ -84,7 +92,7 @@ def _answer(request: HttpRequest, assignment) -> HttpResponse:
 @page("POST")
 def say(request: HttpRequest, pk: int) -> HttpResponse:
     """The trainer's next message."""
-    assignment = access.assignment_for(request.user, pk)
+    assignment = _chat(request, pk)
     conversations.say(assignment=assignment, user=request.user, text=request.POST.get("text", ""))
     return _answer(request, assignment)
 
@@ -92,7 +100,7 @@ def say(request: HttpRequest, pk: int) -> HttpResponse:
 @page("POST")
 def again(request: HttpRequest, pk: int) -> HttpResponse:
     """Have the last reply written again."""
-    assignment = access.assignment_for(request.user, pk)
+    assignment = _chat(request, pk)
     conversations.ask_again(assignment=assignment, user=request.user)
     return _answer(request, assignment)
 
@@ -100,7 +108,7 @@ def again(request: HttpRequest, pk: int) -> HttpResponse:
 @page("POST")
 def stop(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop the reply that is being written."""
-    assignment = access.assignment_for(request.user, pk)
+    assignment = _chat(request, pk)
     conversations.stop(assignment=assignment, user=request.user)
     return _answer(request, assignment)
 
@@ -108,7 +116,7 @@ def stop(request: HttpRequest, pk: int) -> HttpResponse:
 @page("POST")
 def blank(request: HttpRequest, pk: int) -> HttpResponse:
     """Put the opening aside."""
-    assignment = access.assignment_for(request.user, pk)
+    assignment = _chat(request, pk)
     openings.start_blank(assignment=assignment, user=request.user)
     return _answer(request, assignment)
 
@@ -116,7 +124,7 @@ def blank(request: HttpRequest, pk: int) -> HttpResponse:
 @page("GET", "POST")
 def finish(request: HttpRequest, pk: int) -> HttpResponse:
     """Say what finishing means, then finish."""
-    assignment = access.assignment_for(request.user, pk)
+    assignment = _chat(request, pk)
     if request.method != "POST":
         context = {"assignment": assignment, "title": "Finish", "form": "trainers_ui/parts/finish.html"}
         return render(request, "trainers_ui/ask.html", context)
@@ -127,8 +135,8 @@ def finish(request: HttpRequest, pk: int) -> HttpResponse:
 @page("GET")
 def stream(request: HttpRequest, pk: int) -> HttpResponse:
     """The reply as it is being written; 204 where none is, 503 where too many are being watched."""
-    assignment = access.assignment_for(request.user, pk)
-    pending = assignment.conversation and generation.pending_reply(assignment.conversation)
+    assignment = _chat(request, pk)
+    pending = generation.pending_reply(assignment.conversation)
     if pending is None:
         # Tells the browser not to come back by itself.
         return HttpResponse(status=204)
