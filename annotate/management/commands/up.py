@@ -111,7 +111,8 @@ class Command(RefusingCommand):
         beat = (*processes.BEAT, "--schedule", str(self.home / "run" / "beat"))
         self._supervise("beat", beat, patience=10)
         if model:
-            self._say("Bringing the demo model (the first time it is converted) …")
+            if model.poll() is None:
+                self._say("Bringing the demo model (once: it is converted) …")
             self._finish(model, needed=False)
         self._say("Starting the worker …")
         self._supervise("worker", processes.WORKER, patience=60)
