@@ -179,9 +179,7 @@ class Draft(APIView):
 
     @extend_schema_serializer(
         component_name="DraftInput",
-        examples=[
-            OpenApiExample("A first draft", {"draft": {"tiers": [[12], [11, 14]]}, "version": 0, "active_seconds": 35})
-        ],
+        examples=[OpenApiExample("A first draft", {"draft": {"order": "B A"}, "version": 0, "active_seconds": 35})],
     )
     class Input(serializers.Serializer):
         draft = serializers.DictField(help_text="Any JSON object; it replaces the stored one.")
