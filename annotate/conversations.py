@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from annotate import assignments, comparisons, derive, generation
+from annotate import assignments, comparisons, families, generation
 from annotate.errors import Conflict, Invalid
 from annotate.models import Assignment, Conversation, GenerationRequest, Message, User
 
@@ -124,12 +124,11 @@ def finish(*, assignment: Assignment, user: User) -> Conversation:
 
 
 def _family(conversation: Conversation, messages: list[Message]) -> str:
-    """The family of the opening: the prompt's where it was kept or little changed, else of what was written."""
+    """The family of the opening; one that is new joins the prompt's where that was little changed."""
     opening = next(message.text for message in messages if message.role == Message.ChatRole.USER)
-    prompt = conversation.prompt
+    prompt, nearest = conversation.prompt, ""
     if prompt is not None:
         # Long texts are compared by their beginnings: the comparison takes time that grows with the square.
         likeness = difflib.SequenceMatcher(None, prompt.text[:2000], opening[:2000], autojunk=False).ratio()
-        if likeness >= 0.5:
-            return prompt.family
-    return derive.family_of(opening)
+        nearest = prompt.family if likeness >= 0.5 else ""
+    return families.join(project=conversation.project, texts=[opening], nearest=nearest)[0]

@@ -1,12 +1,13 @@
 """Projects: their guidelines and their prompts."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.db import transaction
 from django.db.models import Max
 
-from annotate import derive
+from annotate import derive, families
 from annotate.errors import Invalid
 from annotate.models import GuidelineVersion, Project, Prompt
 
@@ -41,32 +42,31 @@ def current_guidelines(project: Project) -> GuidelineVersion | None:
 def add_prompts(*, project: Project, openings: Iterable[Opening]) -> tuple[int, int]:
     """Add prompts that the project does not have yet. How many came in, and how many it had (or came twice)."""
     before = project.prompts.count()
-    seen, batch = 0, []
-    for opening in openings:
-        seen += 1
-        batch.append(make_prompt(project=project, opening=opening))
-        if len(batch) == 1000:
-            Prompt.objects.bulk_create(batch, ignore_conflicts=True)
-            batch = []
-    Prompt.objects.bulk_create(batch, ignore_conflicts=True)
+    seen, rest = 0, iter(openings)
+    while batch := list(itertools.islice(rest, 1000)):
+        seen += len(batch)
+        Prompt.objects.bulk_create(make_prompts(project=project, openings=batch), ignore_conflicts=True)
     added = project.prompts.count() - before
     return added, seen - added
 
 
-def make_prompt(*, project: Project, opening: Opening) -> Prompt:
-    """A prompt with what derives from its text, not yet stored. Raises Invalid where the text is empty."""
-    text = opening.text.replace("\r\n", "\n").replace("\x00", "").strip()
-    if not text:
+def make_prompts(*, project: Project, openings: list[Opening]) -> list[Prompt]:
+    """Prompts with what derives from their texts, not yet stored. Raises Invalid where a text is empty."""
+    texts = [opening.text.replace("\r\n", "\n").replace("\x00", "").strip() for opening in openings]
+    if not all(texts):
         raise Invalid("A prompt needs a text.")
-    return Prompt(
-        project=project,
-        text=text,
-        digest=derive.digest_of(text),
-        family=derive.family_of(text),
-        use_case=opening.use_case,
-        source=opening.source,
-        source_id=opening.source_id,
-    )
+    return [
+        Prompt(
+            project=project,
+            text=text,
+            digest=derive.digest_of(text),
+            family=family,
+            use_case=opening.use_case,
+            source=opening.source,
+            source_id=opening.source_id,
+        )
+        for opening, text, family in zip(openings, texts, families.join(project=project, texts=texts), strict=True)
+    ]
 
 
 def project_named(slug: str) -> Project:

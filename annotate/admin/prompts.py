@@ -24,7 +24,7 @@ class PromptForm(forms.ModelForm):
         if project is None or not given.get("text"):
             return given
         try:
-            made = projects.make_prompt(project=project, opening=projects.Opening(text=given["text"]))
+            (made,) = projects.make_prompts(project=project, openings=[projects.Opening(text=given["text"])])
         except Invalid as error:
             raise ValidationError({"text": error.message}) from None
         if Prompt.objects.filter(project=project, digest=made.digest).exclude(pk=self.instance.pk).exists():

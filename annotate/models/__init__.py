@@ -7,7 +7,7 @@ from .exports import Export
 from .generation import Completion, GenerationRequest
 from .policies import Policy
 from .projects import GuidelineVersion, Iteration, Membership, Project
-from .prompts import Prompt
+from .prompts import FamilyMember, Prompt
 from .rankings import Flag, RankedCandidate, Ranking
 from .users import Role, User
 
@@ -18,6 +18,7 @@ __all__ = [
     "Completion",
     "Conversation",
     "Export",
+    "FamilyMember",
     "Flag",
     "GenerationRequest",
     "GuidelineVersion",

@@ -1,4 +1,4 @@
-"""Prompts: optional openings of conversations."""
+"""Prompts: optional openings of conversations, and the families that openings belong to."""
 
 from django.db import models
 
@@ -9,9 +9,7 @@ class Prompt(models.Model):
     project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="prompts")
     text = models.TextField()
     digest = models.CharField(max_length=64, editable=False, help_text="SHA-256 of the text.")
-    family = models.CharField(
-        max_length=64, editable=False, help_text="Texts that are the same but for case, space and punctuation."
-    )
+    family = models.CharField(max_length=64, editable=False, help_text="Decides the split of what is made from it.")
     use_case = models.CharField(max_length=40, blank=True, help_text="For example: brainstorming, open QA.")
     source = models.CharField(max_length=200, blank=True, help_text="The file or set that it came from.")
     source_id = models.CharField(max_length=200, blank=True, help_text="Its name in the source.")
@@ -31,3 +29,19 @@ class Prompt(models.Model):
 
     def __str__(self) -> str:
         return self.text if len(self.text) <= 80 else f"{self.text[:79]}…"
+
+
+class FamilyMember(models.Model):
+    """Which family an opening belongs to. Decided when it is first seen, and never changed."""
+
+    project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="family_members")
+    member = models.CharField(max_length=64, help_text="Digest of the opening without case, space and punctuation.")
+    family = models.CharField(max_length=64, help_text="The member that began the family.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "member"], name="family_member_once_a_project"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.member[:12]} of {self.family[:12]}"

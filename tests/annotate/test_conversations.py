@@ -166,6 +166,21 @@ def test_the_family_is_the_prompts_where_it_was_kept(project):
         assert conversations.finish(assignment=slot, user=slot.trainer).family == family
 
 
+def test_the_same_opening_is_in_one_family_however_it_came(project):
+    projects.add_prompts(project=project, openings=[projects.Opening("Hello there")])
+    slot = factory.held_chat(project, factory.trainer(project))
+    factory.turn(slot, "Hello")
+    near = conversations.finish(assignment=slot, user=slot.trainer).family
+    assert near == project.prompts.get().family
+    slot = factory.held_chat(project, factory.trainer(project))
+    openings.start_blank(assignment=slot, user=slot.trainer)
+    factory.turn(slot, "hello!")
+    slot.refresh_from_db()
+    assert conversations.finish(assignment=slot, user=slot.trainer).family == near
+    projects.add_prompts(project=project, openings=[projects.Opening("HELLO")])
+    assert project.prompts.get(text="HELLO").family == near
+
+
 def test_one_can_start_blank(project):
     projects.add_prompts(project=project, openings=[projects.Opening("Write a poem.")])
     slot = factory.held_chat(project, factory.trainer(project))
