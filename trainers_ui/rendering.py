@@ -4,6 +4,7 @@ import html
 import re
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import nh3
 import pygments
@@ -17,6 +18,9 @@ from trainers_ui import mathematics
 
 LONGEST_MARKDOWN = 60_000
 """Characters; a longer text is shown as it is, with its line breaks."""
+
+LONGEST_KEPT = 20_000
+"""Characters of a text whose HTML is kept in memory for the next time."""
 
 LONGEST_HIGHLIGHT = 8_000
 """Characters of one code block; a longer one is shown without colours."""
@@ -56,6 +60,16 @@ def render(text: str) -> SafeString:
 
     Headings start at `h3`, below the page's own. Images are links: nothing is loaded from elsewhere.
     """
+    return _kept(text) if len(text) <= LONGEST_KEPT else _rendered(text)
+
+
+@lru_cache(maxsize=256)
+def _kept(text: str) -> SafeString:
+    # A conversation is shown again after every turn, guidelines on every task.
+    return _rendered(text)
+
+
+def _rendered(text: str) -> SafeString:
     if len(text) > LONGEST_MARKDOWN:
         return SafeString(_plain(text))
     parser = _WITHOUT_FORMULAS if mathematics.too_many(text) else _WITH_FORMULAS

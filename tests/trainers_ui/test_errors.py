@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings as configured
 from django.template.loader import get_template
+from django.test import Client
 from django.urls import reverse
 
 from annotate.errors import Unavailable
@@ -81,6 +82,17 @@ def test_htmx_gets_the_same_as_a_notice(browser, html, trainer, away):
     response = browser(trainer).get("/", **HTMX)
 
     assert html(response) == '<p class="notice" role="alert">The model is not available now.</p>'
+
+
+def test_a_page_that_is_too_old(html, trainer, chat):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(trainer)
+    url = reverse("say", args=[chat.pk])
+
+    assert "Please send that again" in html(client.post(url, {"text": "Hello"}))
+    in_place = html(client.post(url, {"text": "Hello"}, **HTMX))
+    assert in_place.startswith('<p class="notice" role="alert">This page is too old')
+    assert "<html" not in in_place
 
 
 def test_what_was_typed_is_escaped(browser, html, trainer, ranking):

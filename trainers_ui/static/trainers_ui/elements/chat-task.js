@@ -69,13 +69,24 @@ class ChatTask extends HTMLElement {
 
   asking(event) {
     if (event.target !== this.form) return;
-    if (!this.box.value.trim() || this.stand.blocked) {
-      event.preventDefault();
-      this.box.focus();
+    const { pending, blocked } = this.stand;
+    this.querySelector("[data-notices]").replaceChildren();
+    if (this.box.value.trim() && !blocked) {
+      this.sent = this.box.value;
       return;
     }
-    this.sent = this.box.value;
-    this.querySelector("[data-notices]").replaceChildren();
+    event.preventDefault();
+    this.box.focus();
+    if (pending) this.notice("A reply is being written. Wait for it, or stop it.");
+    else if (blocked) this.notice("Your last message has no reply yet. Ask for the reply first.");
+  }
+
+  notice(text) {
+    const notice = document.createElement("p");
+    notice.className = "notice";
+    notice.setAttribute("role", "alert");
+    notice.textContent = text;
+    this.querySelector("[data-notices]").replaceChildren(notice);
   }
 
   asked(event) {

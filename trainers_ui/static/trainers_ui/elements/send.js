@@ -16,6 +16,9 @@ export class Away extends Error {
   }
 }
 
+// A refusal that is no JSON comes from before our views: the page's token is not taken any more.
+const TOO_OLD = { error: "This page is too old to send anything: reload it. What you typed is kept.", code: "too_old" };
+
 export const token = () => document.querySelector("[name=csrfmiddlewaretoken]")?.value ?? "";
 
 /** The answer, {} where it is empty. Throws Refused or Away. */
@@ -34,7 +37,7 @@ export async function post(url, fields = {}, { keepalive = false } = {}) {
   }
   if (response.status === 204) return {};
   const answer = await response.json().catch(() => null);
-  if (answer === null) throw response.status >= 400 && response.status < 500 ? new Refused(response.status, {}) : new Away();
+  if (answer === null) throw response.status >= 400 && response.status < 500 ? new Refused(response.status, TOO_OLD) : new Away();
   if (!response.ok) throw new Refused(response.status, answer);
   return answer;
 }
