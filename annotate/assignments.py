@@ -4,6 +4,8 @@ The queue is one table. A claim is one statement on an index of what is free; a 
 free again, its place is taken by a new row. What must never happen is a constraint of the table.
 """
 
+import json
+import re
 from datetime import timedelta
 
 from django.conf import settings
@@ -113,6 +115,11 @@ ON CONFLICT (project_id, trainer_id, kind, priority, ordinal)
 DO UPDATE SET after = greatest(annotate_queuecursor.after, excluded.after)
 """
 
+DRAFT_CHARACTERS = 200_000
+"""The longest draft as JSON; several times the longest message."""
+
+ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
 FEW = 64
 """So many passed slots cost less than moving a cursor."""
 
@@ -124,16 +131,17 @@ BEHIND_ALL = {"claimed": 2**63 - 1, "claimed_priority": 2**15 - 1, "claimed_ordi
 
 
 def claim(*, user: User, project: Project, kinds: list[str] | None = None, ahead: bool = False) -> Assignment:
-    """The slot that the trainer holds, else the next one for them, of `kinds` in their order.
+    """The slot that the trainer holds, else the next one for them, of those `kinds` that the project has, in order.
 
     With `ahead` the second seat: the next ranking while they are at one. Raises NothingLeft where there is no slot
     for them now. Two tabs that claim at once get the same slot: the constraint on seats turns the second one back,
     which then finds what the first has got.
     """
+    wanted = [kind for kind in kinds or project.kinds if kind in project.kinds]
     for last in (False, True):
         try:
             with transaction.atomic():
-                assignment = _claim(user, project, kinds or project.kinds, ahead)
+                assignment = _claim(user, project, wanted, ahead)
             break
         except IntegrityError:
             if last:
@@ -235,9 +243,10 @@ def renew(*, assignment: Assignment, user: User) -> None:
 def save_draft(*, assignment: Assignment, user: User, draft: dict, version: int, active_seconds: int = 0) -> int:
     """Keep what was typed; the new version. `version` is the one that it was made from.
 
-    Works on held and on expired slots. Raises DraftConflict with the stored draft where another tab has saved a newer
-    one, and Conflict where the work has been sent already.
+    Works on held and on expired slots. Raises Invalid for what cannot be stored, DraftConflict with the stored draft
+    where another tab has saved a newer one, and Conflict where the work has been sent already.
     """
+    _check_storable(draft)
     saved = Assignment.objects.filter(
         pk=assignment.pk, trainer=user, draft_version=version, state__in=[State.HELD, State.EXPIRED]
     ).update(
@@ -258,6 +267,19 @@ def save_draft(*, assignment: Assignment, user: User, draft: dict, version: int,
             version=assignment.draft_version,
         )
     raise Conflict(f"This task was {assignment.state} already.")
+
+
+def _check_storable(draft: dict) -> None:
+    """PostgreSQL's jsonb knows neither NUL, nor half a surrogate pair, nor a number without end (1e999)."""
+    try:
+        text = json.dumps(draft, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except ValueError:
+        raise Invalid("The draft is damaged and was not kept.") from None
+    if len(text) > DRAFT_CHARACTERS:
+        raise Invalid(f"A draft may have {DRAFT_CHARACTERS:,} characters; this one has {len(text):,}.")
+    if ESCAPED_NUL.search(text):
+        raise Invalid("The draft has a null character and was not kept.")
 
 
 @transaction.atomic
@@ -350,7 +372,7 @@ def _replace(assignment: Assignment) -> Assignment | None:
 
 @transaction.atomic
 def open_chats(*, project: Project, count: int, priority: int = 0) -> int:
-    """Make `count` free chat slots in the open iteration. Raises Conflict where none is open, Invalid for a bad count."""
+    """Make `count` free chat slots in the open iteration. Raises Invalid for a bad count, Conflict with none open."""
     if not 1 <= count <= 100_000:
         raise Invalid("Open between 1 and 100,000 slots at once.")
     iteration = Iteration.objects.filter(project=project, state=Iteration.State.OPEN).first()

@@ -45,6 +45,15 @@ def give_role(*, user: User, role: str) -> None:
     user.groups.add(group)
 
 
+@transaction.atomic
+def take_role(*, user: User, role: str) -> None:
+    """Take a person out of the group of a role. Who is no admin may not enter the admin site any more."""
+    user.groups.remove(Group.objects.get(name=Role(role).value))
+    if role == Role.ADMIN and user.is_staff and not user.is_superuser:
+        user.is_staff = False
+        user.save(update_fields=["is_staff"])
+
+
 def sign_in_link(user: User) -> str:
     """A link that opens a page whose button signs this person in, for as long as SESAME_MAX_AGE says."""
     return f"{settings.SITE_URL}{reverse('sign_in_link')}{get_query_string(user)}"

@@ -50,9 +50,14 @@ def add_prompts(*, project: Project, openings: Iterable[Opening]) -> tuple[int, 
     return added, seen - added
 
 
+def tidied(text: str) -> str:
+    """The text as a prompt is stored: line ends of one kind, nothing that PostgreSQL's text has not, no rim."""
+    return text.replace("\r\n", "\n").replace("\x00", "").strip()
+
+
 def make_prompts(*, project: Project, openings: list[Opening]) -> list[Prompt]:
     """Prompts with what derives from their texts, not yet stored. Raises Invalid where a text is empty."""
-    texts = [opening.text.replace("\r\n", "\n").replace("\x00", "").strip() for opening in openings]
+    texts = [tidied(opening.text) for opening in openings]
     if not all(texts):
         raise Invalid("A prompt needs a text.")
     return [

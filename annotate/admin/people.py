@@ -4,7 +4,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
-from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -143,7 +142,7 @@ class PersonAdmin(UserAdmin):
         for role in sorted(wanted - had):
             people.give_role(user=user, role=role)
         for role in sorted(set(Role.values) & had - wanted):
-            _take_role(user, role)
+            people.take_role(user=user, role=role)
 
     def get_urls(self):
         link = path("<int:user_id>/link/", self.admin_site.admin_view(self.make_link), name="annotate_user_link")
@@ -177,11 +176,3 @@ class PersonAdmin(UserAdmin):
         return TemplateResponse(
             request, "admin/annotate/user/links.html", self.admin_site.each_context(request) | context
         )
-
-
-def _take_role(user: User, role: str) -> None:
-    """Take a person out of the group of a role. Who is no admin may not enter the admin site any more."""
-    user.groups.remove(Group.objects.get(name=role))
-    if role == Role.ADMIN and user.is_staff and not user.is_superuser:
-        user.is_staff = False
-        user.save(update_fields=["is_staff"])

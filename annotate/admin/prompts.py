@@ -4,33 +4,28 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 
-from annotate import projects
+from annotate import derive, projects
 from annotate.admin.reading import Listed
-from annotate.errors import Invalid
 from annotate.models import Prompt
 
 
 class PromptForm(forms.ModelForm):
-    """A prompt, with what derives from its text."""
+    """A prompt that its project does not have yet."""
 
     class Meta:
         model = Prompt
         fields = ("project", "text", "use_case", "source", "source_id", "active")
 
     def clean(self) -> dict:
-        """Raises ValidationError where the text is empty or the project has it already."""
+        """Raises ValidationError where the project has the text already."""
         given = super().clean()
         project = given.get("project") or getattr(self.instance, "project", None)
         if project is None or not given.get("text"):
             return given
-        try:
-            (made,) = projects.make_prompts(project=project, openings=[projects.Opening(text=given["text"])])
-        except Invalid as error:
-            raise ValidationError({"text": error.message}) from None
-        if Prompt.objects.filter(project=project, digest=made.digest).exclude(pk=self.instance.pk).exists():
+        given["text"] = projects.tidied(given["text"])
+        digest = derive.digest_of(given["text"])
+        if Prompt.objects.filter(project=project, digest=digest).exclude(pk=self.instance.pk).exists():
             raise ValidationError({"text": "The project has this prompt already."})
-        given["text"] = made.text
-        self.instance.digest, self.instance.family = made.digest, made.family
         return given
 
 
@@ -53,6 +48,11 @@ class PromptAdmin(Listed):
 
     def get_readonly_fields(self, request, obj=None):
         return ("project", "uses", "created_at") if obj else ()
+
+    def save_model(self, request, prompt, form, change) -> None:
+        (made,) = projects.make_prompts(project=prompt.project, openings=[projects.Opening(text=prompt.text)])
+        prompt.digest, prompt.family = made.digest, made.family
+        super().save_model(request, prompt, form, change)
 
     @admin.action(description="Offer to new conversations", permissions=["change"])
     def offer(self, request, prompts) -> None:

@@ -370,3 +370,21 @@ def test_the_table_refuses_what_must_not_be(project, broken):
     slot = factory.open_comparison(project).assignments.get(ordinal=1)
     with pytest.raises(IntegrityError), transaction.atomic():
         Assignment.objects.filter(pk=slot.pk).update(**broken)
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [{"text": "a\x00b"}, {"text": "\ud800"}, {"seconds": float("inf")}, {"text": "x" * 200_001}],
+)
+def test_drafts_that_cannot_be_stored_are_refused(project, trainer, draft):
+    factory.open_comparison(project)
+    slot = claim(trainer, project)
+    with pytest.raises(Invalid):
+        assignments.save_draft(assignment=slot, user=trainer, draft=draft, version=0)
+
+
+def test_kinds_that_the_project_has_not_are_left_out(project, trainer):
+    factory.chat_slot(project)
+    project.kinds = ["rank"]
+    with pytest.raises(NothingLeft):
+        claim(trainer, project, kinds=["chat"])

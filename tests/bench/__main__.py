@@ -5,7 +5,7 @@ import sys
 
 from tests import conftest  # noqa: F401  (starts servers of its own and sets Django up)
 
-NAMES = ["queue", "export"]
+NAMES = ["queue", "http", "export", "sampling", "pages"]
 
 
 def main() -> None:
