@@ -41,14 +41,18 @@ def _stop_servers(home: Path) -> None:
 
 
 def _use_settings() -> None:
-    os.environ["DJANGO_SETTINGS_MODULE"] = "annotate.settings"
     import django
     from django.conf import settings
 
+    if settings.configured:
+        pytest.exit("DJANGO_SETTINGS_MODULE is set: the settings were read before the tests' servers started", 2)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "annotate.settings"
     # Names with hashes exist only after collectstatic.
     settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
+    # Or xdist's workers would inherit it and read the settings before they come here.
+    del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 _xdist_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
