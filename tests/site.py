@@ -4,12 +4,15 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -76,6 +79,85 @@ def web_server(**changes: str) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running site: its address, its home folder, its environment and what its start printed."""
+
+    url: str
+    home: Path
+    environment: dict[str, str]
+    printed: str
+
+    def link(self, who: str) -> str:
+        """The printed sign-in link of the trainer, the reviewer or the admin."""
+        return re.search(rf"{who}:\s+(\S+)", self.printed).group(1)
+
+    def manage(self, *arguments: str, status: int = 0) -> str:
+        """What a management command prints, run beside the site as an engineer does."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+
+@contextlib.contextmanager
+def up(home: Path) -> Iterator[Site]:
+    """The whole site as `make run` starts it, on a home folder of its own."""
+    port = free_port()
+    ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SITE_URL", "LOG_LEVEL", "PYTEST_CURRENT_TEST")
+    variables = {name: value for name, value in os.environ.items() if name not in ours}
+    variables |= {"BOTHSIDES_HOME": str(home), "PORT": str(port), "SWEEP_SECONDS": "1"}
+    log = home / "up.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", "up"],
+            cwd=ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: "Admin:" in log.read_text(), seconds=170, process=process)
+        yield Site(f"http://127.0.0.1:{port}", home, variables, log.read_text())
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+QUIET = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextlib.contextmanager
+def chromium():
+    """Debian's Chromium where it is installed, else the one that Playwright has brought."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()
 
 
 class Api:

@@ -37,7 +37,8 @@ def load(port: int, slug: str, tokens: list[str], pause: float) -> tuple[list[fl
     begun = time.perf_counter()
     end = begun + SECONDS
     threads = [
-        threading.Thread(target=act, args=(site.Api(port, token), slug, pause, end, claims, submits)) for token in tokens
+        threading.Thread(target=act, args=(site.Api(port, token), slug, pause, end, claims, submits))
+        for token in tokens
     ]
     for thread in threads:
         thread.start()

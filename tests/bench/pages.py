@@ -1,0 +1,90 @@
+"""The pages in a real browser: the first token of a reply, and how soon a ranking can be worked on."""
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from tests import site
+
+ROUNDS = 7
+ASKED = "Tell me about the number {}."
+
+WATCH = """() => {
+  const box = document.querySelector("#text");
+  window.firstToken = new Promise((done) => {
+    box.form.addEventListener("submit", () => { window.sentAt = performance.now(); }, { capture: true, once: true });
+    new MutationObserver((_, observer) => {
+      const stream = document.querySelector("[data-stream]");
+      if (!stream?.textContent) return;
+      observer.disconnect();
+      requestAnimationFrame(() => done(performance.now() - window.sentAt));
+    }).observe(document.body, { childList: true, subtree: true, characterData: true });
+  });
+}"""
+
+USABLE = """() => {
+  const [page] = performance.getEntriesByType("navigation");
+  const sizes = performance.getEntriesByType("resource").filter((one) => /\\\\.(js|css)$/.test(one.name.split("?")[0]));
+  return { usable: page.domContentLoadedEventEnd, bytes: sizes.reduce((sum, one) => sum + one.encodedBodySize, 0) };
+}"""
+
+ENGINE = """
+from annotate.models import Completion
+replies = Completion.objects.filter(request__purpose="reply").order_by("-id")
+print(*replies.values_list("first_token_ms", flat=True))
+"""
+
+
+def first_tokens(page) -> list[float]:
+    """Milliseconds from the key that sends to the first text on the page, of several replies in one chat."""
+    times = []
+    page.get_by_role("button", name="Chat").click()
+    page.wait_for_load_state()
+    for number in range(ROUNDS):
+        page.locator("#text").fill(ASKED.format(number))
+        page.evaluate(WATCH)
+        page.keyboard.press("Enter")
+        times.append(page.evaluate("() => window.firstToken"))
+        # Only whole replies are ranked; the last one is let through for what comes next.
+        if number < ROUNDS - 1:
+            page.keyboard.press("Escape")
+        page.locator("article.turn.assistant:not(.writing)").nth(number).wait_for()
+    return times
+
+
+def main() -> None:
+    """Print the figures."""
+    with (
+        tempfile.TemporaryDirectory(prefix="bothsides-bench-") as home,
+        site.up(Path(home)) as running,
+        site.chromium() as browser,
+    ):
+        page = browser.new_page()
+        page.goto(running.link("Trainer"))
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_load_state()
+        times = first_tokens(page)[1:]
+        engine = [int(one) for one in running.manage("shell", "-v", "0", "-c", ENGINE).split()][: len(times)]
+        ours, floor = statistics.median(times), statistics.median(engine)
+        print(f"\nFirst token of a reply, medians of {len(times)}, in ms")
+        print(f"  in the browser {ours:.0f}, of the engine {floor:.0f}, difference {ours - floor:.0f}")
+        page.locator("form [data-finish]").first.click()
+        page.locator("dialog#finish [data-finish]").click()
+        rank = page.get_by_role("button", name="Rank")
+        running.manage("sample_comparisons", "--project", "demo", "--count", "3")
+
+        def ready() -> bool:
+            page.reload()
+            return bool(rank.count())
+
+        site.wait_until(ready, seconds=120)
+        rank.click()
+        page.wait_for_load_state()
+        cold, warm = page.evaluate(USABLE), []
+        for _ in range(ROUNDS):
+            page.reload()
+            page.wait_for_load_state()
+            warm.append(page.evaluate(USABLE)["usable"])
+        print("The ranking page")
+        print(f"  usable after {cold['usable']:.0f} ms cold, {statistics.median(warm):.0f} ms again")
+        print(f"  {cold['bytes'] / 1000:.1f} kB of scripts and style sheets, compressed")
