@@ -1,5 +1,7 @@
 """What the pages of all kinds of task show around the task itself."""
 
+from django.conf import settings
+
 from annotate import assignments
 from trainers_ui import lists
 from trainers_ui.views.sent import sent
@@ -13,6 +15,7 @@ def around(request, assignment, *, ended: bool) -> dict:
         "guidelines": assignment.iteration.guidelines,
         "ended": ended,
         "expired": assignment.state == "expired",
+        "lease": settings.ASSIGNMENT_LEASE_SECONDS,
         "today": 0 if ended else sum(lists.done_today(request.user).values()),
         "skip_reasons": assignments.SkipReason.choices,
         "sent": sent(request),

@@ -6,10 +6,9 @@ import { Away, Refused, beacon, post } from "./send.js";
 
 const PAUSE = 2000;
 const RETRY = 5000;
-const KEEP = 240_000;
 
 export class Draft {
-  /** task: the element with data-draft-url, data-keep-url, data-version and data-key.
+  /** task: the element with data-draft-url, data-keep-url, data-version, data-key, data-seat and data-lease.
       read() gives the draft; restore(draft) shows one; time is the ActiveTime. */
   constructor(task, { read, restore, time }) {
     Object.assign(this, { task, read, restore, time });
@@ -20,7 +19,8 @@ export class Draft {
     this.online = () => this.save();
     addEventListener("pagehide", this.leaving);
     addEventListener("online", this.online);
-    this.keeper = setInterval(() => this.keep(), KEEP);
+    // Long before the lease runs out, and seldom.
+    this.keeper = setInterval(() => this.keep(), Math.min(240, Number(task.dataset.lease) / 4) * 1000);
     this.compare();
     // A slot that was fetched ahead becomes the one that is worked on.
     if (task.dataset.seat !== "1") this.keep(true);
@@ -145,7 +145,7 @@ export class Draft {
       await post(this.task.dataset.keepUrl);
       this.task.dataset.seat = "1";
     } catch (error) {
-      if (error instanceof Refused && error.status === 409) this.say(error.message, true);
+      if (error instanceof Refused) this.say(error.message, true);
     }
   }
 

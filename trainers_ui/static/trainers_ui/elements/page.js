@@ -24,7 +24,7 @@ function open(id) {
 /** The shown or hidden things that a key presses: aria-keyshortcuts is "Alt+G" or "? F1". */
 function pressed(event) {
   // A Mac's Alt turns G into ©; the place of the key stays.
-  const letter = event.code.startsWith("Key") ? event.code.slice(3) : event.key;
+  const letter = event.code?.startsWith("Key") ? event.code.slice(3) : event.key;
   const name = event.altKey && !event.ctrlKey && !event.metaKey ? `Alt+${letter}` : event.key;
   if (!event.altKey && (event.ctrlKey || event.metaKey)) return null;
   if (name.length === 1 && (typing(event.target) || !lettersOn())) return null;
@@ -35,7 +35,8 @@ function pressed(event) {
 }
 
 document.addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+  // Browsers that fill a form in send key events without a key.
+  if (!event.key || event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
   const found = pressed(event);
   if (!found || found.hidden || found.disabled) return;
   event.preventDefault();

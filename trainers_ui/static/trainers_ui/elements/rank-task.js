@@ -9,6 +9,8 @@ import { OrderBar } from "./order-bar.js";
 import { lettersOn, typing } from "./page.js";
 import { Away, beacon, post } from "./send.js";
 
+const SETTLE = 400;
+
 class RankTask extends HTMLElement {
   connectedCallback() {
     this.form = this.querySelector("form");
@@ -21,6 +23,7 @@ class RankTask extends HTMLElement {
     this.future = [];
     this.bar = new OrderBar(this.querySelector("[data-bar]"), this);
     this.listen();
+    this.measure();
     this.show();
     this.time = new ActiveTime(Number(this.dataset.active));
     this.draft = new Draft(this, { read: () => this.state, restore: (draft) => this.become(draft), time: this.time });
@@ -33,17 +36,18 @@ class RankTask extends HTMLElement {
     this.time.stop();
     this.draft.end();
     this.quit.abort();
+    this.watch.disconnect();
   }
 
   listen() {
     this.quit = new AbortController();
     const signal = this.quit.signal;
-    const on = (target, name, act) => target.addEventListener(name, act, { signal });
+    const on = (target, name, act, capture = false) => target.addEventListener(name, act, { signal, capture });
     const area = this.querySelector(".answers");
     on(this, "keydown", (event) => this.key(event));
     on(area, "click", (event) => this.click(event));
     // A rating that is chosen again is taken back, which radio buttons alone cannot do.
-    on(area, "pointerdown", (event) => this.remember(event));
+    on(area, "pointerdown", (event) => this.remember(event), true);
     on(this.form, "change", (event) => event.target !== this.field && this.marked());
     on(this.form, "submit", (event) => this.submit(event));
     // The dialog stands outside of this element.
@@ -53,6 +57,13 @@ class RankTask extends HTMLElement {
     on(window, "pagehide", () => this.leave());
     on(window, "pageshow", (event) => event.persisted && this.fetchNext());
     for (const details of area.querySelectorAll("details")) on(details, "toggle", () => this.flagsOpened(details));
+  }
+
+  /** The order bar grows with the order: what sticks above it, and what scrolls into sight, has to know. */
+  measure() {
+    const bar = this.querySelector(".order");
+    this.watch = new ResizeObserver(() => document.body.style.setProperty("--foot", `${bar.offsetHeight}px`));
+    this.watch.observe(bar);
   }
 
   // --- State -------------------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ class RankTask extends HTMLElement {
 
   answerKey(event, letter) {
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns, ArrowUp: -this.columns }[event.key];
-    if (step && !event.shiftKey) this.act(event, () => this.walk(letter, step));
+    if (step && !event.shiftKey) this.goesOn(letter, event.key) || this.act(event, () => this.walk(letter, step));
     else if (event.key === "Tab" && lettersOn()) this.tab(event, letter);
     else if (event.key === "Enter") this.act(event, () => event.repeat || this.form.requestSubmit());
     else if (event.key === " " && event.shiftKey === false) this.act(event, () => this.change(order.toggle(this.order, letter)));
@@ -255,6 +266,13 @@ class RankTask extends HTMLElement {
     return tops.filter((top) => top === tops[0]).length || 1;
   }
 
+  /** An answer that goes on beyond the window is read to its end first: the key scrolls. */
+  goesOn(letter, key) {
+    const { top, bottom } = this.answers.get(letter).getBoundingClientRect();
+    const room = { from: this.querySelector("main").offsetTop, to: this.querySelector(".order").getBoundingClientRect().top };
+    return (key === "ArrowDown" && bottom > room.to + 1) || (key === "ArrowUp" && top < room.from - 1);
+  }
+
   walk(letter, step) {
     const next = this.all[this.all.indexOf(letter) + step];
     if (!next) return;
@@ -273,8 +291,9 @@ class RankTask extends HTMLElement {
 
   click(event) {
     const answer = event.target.closest(".answer");
-    if (!answer) return;
+    if (!answer) return undefined;
     const letter = answer.dataset.letter;
+    if (event.target === this.chosen) return this.rate(letter, Number(event.target.value));
     if (event.target.closest(".pick")) return this.pick(letter);
     if (event.target.closest("a, button, input, label, summary, details, fieldset, .raw")) return undefined;
     // Somebody marks text to read or copy it.
@@ -284,15 +303,7 @@ class RankTask extends HTMLElement {
 
   remember(event) {
     const radio = event.target.closest("label")?.querySelector("input[type=radio]");
-    if (!radio?.checked) return;
-    radio.addEventListener(
-      "click",
-      () => {
-        radio.checked = false;
-        this.marked();
-      },
-      { once: true, signal: this.quit.signal },
-    );
+    this.chosen = radio?.checked ? radio : null;
   }
 
   // --- To the server ---------------------------------------------------------------------------------------------
@@ -335,9 +346,15 @@ class RankTask extends HTMLElement {
   async goOn({ notice, after }) {
     this.moving = true;
     const next = await this.next;
-    if (next?.page) {
-      showPage(next, notice);
-      return;
+    try {
+      if (next) {
+        // It may have been given back meanwhile, by another tab or because its time ran out.
+        await post(next.page.querySelector("rank-task").dataset.keepUrl);
+        showPage(next, notice);
+        return;
+      }
+    } catch {
+      // Then whatever comes next.
     }
     try {
       const { location: where } = await post(this.dataset.claimUrl, { kind: "rank" });
@@ -347,15 +364,19 @@ class RankTask extends HTMLElement {
     }
   }
 
-  /** Fetch the next task while this one is worked on. */
+  /** Fetch the next task while this one is worked on. Not at once: a page that is loaded again has just given one back. */
   fetchNext() {
     this.next = (async () => {
       try {
+        await new Promise((done) => setTimeout(done, SETTLE));
+        if (!this.isConnected) return null;
         const { location: where } = await post(this.dataset.aheadUrl);
         if (!where) return null;
         this.ahead = true;
-        const response = await fetch(where, { headers: { "X-Ahead": "1" } });
-        return response.ok ? { where, page: await response.text() } : null;
+        const response = await fetch(where);
+        // Signed out, one would be led to the sign-in page.
+        if (!response.ok || response.redirected) return null;
+        return { where, page: new DOMParser().parseFromString(await response.text(), "text/html") };
       } catch {
         return null;
       }
@@ -372,10 +393,10 @@ class RankTask extends HTMLElement {
 
 /** Put a fetched page in the place of this one. Its head asks for the same scripts and styles. */
 function showPage({ where, page }, notice) {
-  const next = new DOMParser().parseFromString(page, "text/html");
+  page.querySelector("rank-task").dataset.seat = "1";
   history.pushState(null, "", where);
-  document.title = next.title;
-  document.body.replaceWith(document.adoptNode(next.body));
+  document.title = page.title;
+  document.body.replaceWith(document.adoptNode(page.body));
   scrollTo(0, 0);
   if (notice) document.querySelector("[data-notices]")?.insertAdjacentHTML("afterbegin", notice);
 }
