@@ -251,7 +251,7 @@ def test_time_does_not_explode(piece):
     start = time.process_time()
     render(text)
 
-    # About 0.3 s is measured for the worst of them; the square of the length would take minutes.
+    # About a second is measured for the worst of them; the square of the length would take minutes.
     assert time.process_time() - start < 5
 
 
