@@ -84,6 +84,53 @@ def comparisons(project: Project, count: int, *, author: User | None = None) -> 
         )
 
 
+CHATS = """
+WITH conversation AS (
+    INSERT INTO annotate_conversation
+        (project_id, iteration_id, kind, state, trainer_id, family, created_at, finished_at)
+    SELECT %(project)s, %(iteration)s, 'chat', 'finished', %(author)s, md5(number::text), now(), now()
+    FROM generate_series(1, %(count)s) number RETURNING id
+), turn AS (
+    SELECT id, number FROM conversation, generate_series(1, %(turns)s) number
+), reply AS (
+    INSERT INTO annotate_generationrequest
+        (project_id, policy_id, purpose, urgency, conversation_id, position, messages, template_hash, n, sampling,
+         state, attempt, claimed_by, stop_asked, reason, created_at, ended_at)
+    SELECT %(project)s, %(policy)s, 'reply', 0, id, 2 * number, '[]', '', 1, '{}', 'done', 1, '', false, '',
+        now(), now()
+    FROM turn RETURNING id, conversation_id, position
+), said AS (
+    INSERT INTO annotate_completion
+        (request_id, index, kind, text, finish_reason, prompt_tokens, completion_tokens, rejected, created_at)
+    SELECT id, 0, 'sampled', 'A reply', 'stop', 10, 10, '', now() FROM reply RETURNING id, request_id
+)
+INSERT INTO annotate_message (conversation_id, position, role, text, source, completion_id, created_at)
+SELECT id, 0, 'system', 'Be helpful.', 'written', NULL::bigint, now() FROM conversation
+UNION ALL
+SELECT id, 2 * number - 1, 'user', 'A question', 'written', NULL, now() FROM turn
+UNION ALL
+SELECT reply.conversation_id, reply.position, 'assistant', 'A reply', 'reply', said.id, now()
+FROM said JOIN reply ON reply.id = said.request_id
+"""
+
+
+def chats(project: Project, count: int, *, turns: int) -> None:
+    """`count` finished conversations of so many turns, nothing drawn from them yet."""
+    iteration = factory.current(project)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            CHATS,
+            {
+                "project": project.pk,
+                "iteration": iteration.pk,
+                "policy": iteration.reply_policy_id,
+                "author": factory.trainer(project).pk,
+                "count": count,
+                "turns": turns,
+            },
+        )
+
+
 def analyze() -> None:
     """Let the planner know what is there, as autovacuum would."""
     with connection.cursor() as cursor:
