@@ -4,7 +4,7 @@ FROM python:3.11-slim AS dependencies
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
-COPY pyproject.toml constraints.txt LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 # Only what changes rarely is copied, so that a change of code installs nothing again. Without a GPU,
 # --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu brings a far smaller PyTorch.
 ARG PIP_EXTRA_INDEX_URL=
