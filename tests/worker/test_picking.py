@@ -52,6 +52,12 @@ def test_tokens_come_as_often_as_their_probability_says(sampling, temperature, k
         assert stats.chisquare(seen[possible], wanted[possible] * DRAWS).pvalue > 0.001
 
 
+def test_rows_that_are_no_numbers_are_marked():
+    logits = LOGITS.repeat(10, 1)
+    logits[3, 1], logits[8] = float("nan"), float("inf")
+    assert pick(logits, [Sampling(temperature=0)] * 10).tolist() == [2, 2, 2, -1, 2, 2, 2, 2, -1, 2]
+
+
 def test_temperature_0_takes_the_likeliest():
     assert pick(LOGITS.repeat(3, 1), [Sampling(temperature=0)] * 3).tolist() == [2, 2, 2]
 
@@ -71,8 +77,8 @@ def test_each_row_has_its_own_settings():
     assert set(nucleus) == {2}
 
 
-def test_a_nucleus_wider_than_what_is_sorted_first_is_still_exact(monkeypatch):
-    monkeypatch.setattr(picking, "NUCLEUS", 2)
+def test_a_nucleus_that_is_not_met_by_drawing_is_sorted(monkeypatch):
+    monkeypatch.setattr(picking, "TRIES", 1)
     torch.manual_seed(0)
     flat = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0])
     seen = shares(Sampling(top_p=0.7), flat)

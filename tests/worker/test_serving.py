@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 import redis
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from annotate import conversations, generation, streams
@@ -169,12 +169,14 @@ def test_a_late_twin_is_discarded(serve, endless, monkeypatch):
 
 
 def test_another_attempt_resets_the_page(serve, endless):
-    slot = chat(endless, max_new_tokens=300)
+    slot = chat(endless, max_new_tokens=800)
     serve(endless)
     request = say(slot)
     until(lambda: len(events(request)) > 1)
-    GenerationRequest.objects.filter(pk=request.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-    generation.expire_leases()
+    # In one transaction, or the loop would renew it between the two.
+    with transaction.atomic():
+        GenerationRequest.objects.filter(pk=request.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        generation.expire_leases()
     assert (over(request).state, request.attempt) == (State.DONE, 2)
     told = until(lambda: (found := events(request)) and found[-1]["kind"] == "done" and found)
     resets = [event for event in told if event["kind"] == "reset"]

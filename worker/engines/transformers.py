@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 PIECE = {"cpu": 128}
 """Prompt tokens read in one go: on a CPU about a tenth of a second of the demo model, which a reply may wait."""
 PIECE_ELSEWHERE = 2048
-READING_SECONDS = 0.1
-"""How long prompts may be read while texts wait for their next token."""
+READING_SECONDS = 0.2
+"""How long prompts may be read while somebody waits for the next word of a text."""
 WORTH_TAKING = 8
 """Tokens that a beginning must have in common to be taken over."""
 
@@ -103,8 +103,8 @@ class TransformersEngine:
                 batched = self._forward(0, [one[-1:], other[-1:]], [len(one) - 1, len(other) - 1])
                 for row, tokens in enumerate((one, other)):
                     ids = torch.tensor([tokens], device=self._device)
-                    alone = self._model(input_ids=ids, use_cache=False).logits[0, -1].float()
-                    centred = [logits - logits.mean() for logits in (alone, batched[row])]
+                    alone = self._model(input_ids=ids, use_cache=False).logits[0, -1]
+                    centred = [logits.float() - logits.float().mean() for logits in (alone, batched[row])]
                     if not torch.cosine_similarity(*centred, dim=0) > 0.98:
                         raise LoadError(f"{location} computes something else for several texts than for one.")
         except LoadError:
@@ -197,11 +197,11 @@ class TransformersEngine:
         return not closing
 
     def _read_prompts(self) -> None:
-        """Read the prompts of new texts, for a while only where others wait for their next token."""
+        """Read the prompts of new texts: all, so that many are written at once, unless somebody reads along."""
         until = time.monotonic() + READING_SECONDS
         while text := self._next_to_read():
             self._read_piece(text)
-            if self._writing and time.monotonic() > until:
+            if time.monotonic() > until and any(row.text.urgent for row in self._rows[: self._writing]):
                 return
             # A reply that came meanwhile is read before the next piece of bulk.
             self._take_over(wait=False)
@@ -249,7 +249,7 @@ class TransformersEngine:
     def _forward(self, first: int, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
         """Run the model over `tokens` [rows, count], of rows `first` and on, each after `starts` earlier ones.
 
-        Returns the logits after the last token of each, [rows, vocabulary] in float32.
+        Returns the logits after the last token of each, [rows, vocabulary].
         """
         count = len(tokens[0])
         positions = torch.tensor(starts)[:, None] + torch.arange(count)
@@ -263,7 +263,7 @@ class TransformersEngine:
             use_cache=True,
             logits_to_keep=1,
         )
-        return out.logits[:, -1].float()
+        return out.logits[:, -1]
 
     def _mask(self, positions: torch.Tensor, reach: int) -> torch.Tensor | dict[str, torch.Tensor]:
         """Which of `reach` places each token attends to, [rows, 1, count, reach]; by kind where layers differ."""
@@ -278,11 +278,10 @@ class TransformersEngine:
 
     def _write(self, texts: list[_Text], logits: torch.Tensor) -> None:
         """Draw the next token of each text from its row of logits, and hand out what it says."""
-        sound = torch.isfinite(logits.amax(-1)).tolist()
-        tokens = pick(logits.nan_to_num(), [text.sampling for text in texts]).tolist()
+        tokens = pick(logits, [text.sampling for text in texts]).tolist()
         chunks = []
-        for text, token, numbers in zip(texts, tokens, sound, strict=True):
-            if not numbers:
+        for text, token in zip(texts, tokens, strict=True):
+            if token < 0:
                 self._fail(text, "The model computed no numbers.")
                 continue
             text.next, text.written = token, text.written + 1
