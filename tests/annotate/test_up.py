@@ -46,13 +46,13 @@ def free_port() -> str:
 class Site:
     """A running `manage.py up --no-demo` and what it printed so far."""
 
-    def __init__(self, home: Path):
+    def __init__(self, home: Path, **more: str):
         self.home, self.port = home, free_port()
         self.output = home.with_suffix(".output")
         command = [sys.executable, str(ROOT / "manage.py"), "up", "--no-demo"]
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
-                command, env=environment(home, PORT=self.port), stdout=output, stderr=subprocess.STDOUT
+                command, env=environment(home, PORT=self.port, **more), stdout=output, stderr=subprocess.STDOUT
             )
 
     def wait_for(self, text: str, *, seconds: float = 120) -> str:
@@ -85,8 +85,8 @@ def start(tmp_path):
     """Starts `up` as often as asked, on one home folder, and ends whatever still runs."""
     sites = []
 
-    def begin() -> Site:
-        sites.append(Site(tmp_path / "home"))
+    def begin(**more: str) -> Site:
+        sites.append(Site(tmp_path / "home", **more))
         return sites[-1]
 
     yield begin
@@ -149,6 +149,21 @@ def test_a_database_that_dies_is_started_again(start):
     site.child("-D").send_signal(signal.SIGQUIT)
     site.wait_for("PostgreSQL ended; starting everything again")
     _until(lambda: site.get("/healthz")[0] == 200, seconds=60)
+
+
+@pytest.mark.slow
+def test_on_servers_that_are_there_already(start, private_servers):
+    database, broker = private_servers
+    site = start(DATABASE_URL=database.url, REDIS_URL=broker.url, SECRET_KEY="k" * 50)
+    printed = site.wait_for("Bothsides is at")
+    assert "PostgreSQL" not in printed
+    assert site.get("/healthz")[0] == 200
+    stopped = site.end(signal.SIGTERM)
+    assert stopped[stopped.index("Stopping") :].split()[-3:] == ["web", "beat", "worker"]
+    assert database.running()
+    assert broker.running()
+    assert not (site.home / "postgres").exists()
+    assert not (site.home / "secret_key").exists()
 
 
 def test_a_port_in_use_is_one_line(tmp_path):
