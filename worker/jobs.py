@@ -52,7 +52,7 @@ class Job:
         return [(self.request.pk, self.token, text.index) for text in self.texts]
 
     def take(self, chunk: Chunk) -> bool:
-        """Append a piece of text; True when it is the first of its text or the last of all."""
+        """Append a piece of text; True when it is the first of its text."""
         text = self.texts[chunk.key[2]]
         now = round((time.monotonic() - self.claimed_at) * 1000)
         first = text.first_token_ms is None
@@ -62,7 +62,7 @@ class Job:
         text.prompt_tokens, text.completion_tokens = chunk.prompt_tokens, chunk.completion_tokens
         if chunk.finish:
             text.finish, text.total_ms = chunk.finish, now
-        return first or self.finished()
+        return first
 
     def finished(self) -> bool:
         """All texts have their end."""

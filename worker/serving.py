@@ -23,7 +23,7 @@ from worker.jobs import Job
 logger = logging.getLogger(__name__)
 
 TELL_SECONDS = 0.04
-"""Pause between two publications; a first token does not wait for it."""
+"""Pause between two publications at least; a first token does not wait for it."""
 LISTEN_SECONDS = 0.02
 """How long the loop listens to the engine before it looks at the bell again."""
 LOAD_AGAIN_SECONDS = 60
@@ -111,30 +111,35 @@ class Serving:
 
     def _listen(self) -> None:
         """Take what the engine wrote, and tell it."""
-        urgent = [self._take(chunk) for chunk in self._engine.read(LISTEN_SECONDS)]
+        for chunk in self._engine.read(LISTEN_SECONDS):
+            job = self._take(chunk)
+            if job:
+                # Its first words, which somebody waits for.
+                self._publish(job, job.news())
         now = time.monotonic()
-        if any(urgent) or now >= self._tell_after:
-            self._tell_after = now + TELL_SECONDS
+        if now >= self._tell_after:
             for job in self._jobs.values():
                 if job.request.assignment_id and not job.closing:
                     self._publish(job, job.news())
+            # With many streams it speaks more rarely: it shares one processor's attention with the engine.
+            self._tell_after = now + max(TELL_SECONDS, 4 * (time.monotonic() - now))
         if not self._engine.alive():
             self._engine_broke()
 
-    def _take(self, chunk: Chunk) -> bool:
-        """Add a piece to its job; True when its page should hear of it at once."""
+    def _take(self, chunk: Chunk) -> Job | None:
+        """Add a piece to its job, which is returned when its page should hear of it at once."""
         job = self._jobs.get(chunk.key[1])
         if job is None or job.closing:
             # It was stopped or lost while this was on its way.
-            return False
+            return None
         if chunk.finish == "error":
             self._stop_sampling(job)
             job.closing = (generation.fail, {"reason": chunk.error, "again": True})
-            return False
-        urgent = job.take(chunk)
+            return None
+        first = job.take(chunk)
         if job.finished():
             job.closing = (generation.complete, {"sampled": job.sampled(), "template_hash": job.template_hash})
-        return urgent and not job.bulk
+        return job if first and job.request.assignment_id else None
 
     def _stop_sampling(self, job: Job) -> None:
         for key, text in zip(job.engine_keys(), job.texts, strict=True):
