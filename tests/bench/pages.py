@@ -7,7 +7,7 @@ from pathlib import Path
 from tests import site
 
 ROUNDS = 7
-ASKED = "Tell me about the number {}."
+ASKED = "Tell me a long story about {} foxes."
 
 WATCH = """() => {
   const box = document.querySelector("#text");
@@ -24,9 +24,20 @@ WATCH = """() => {
 
 USABLE = """() => {
   const [page] = performance.getEntriesByType("navigation");
-  const sizes = performance.getEntriesByType("resource").filter((one) => /\\\\.(js|css)$/.test(one.name.split("?")[0]));
+  const sizes = performance.getEntriesByType("resource").filter((one) => /\\.(js|css)$/.test(one.name.split("?")[0]));
   return { usable: page.domContentLoadedEventEnd, bytes: sizes.reduce((sum, one) => sum + one.encodedBodySize, 0) };
 }"""
+
+NEXT = """() => new Promise((done) => {
+  const [before, begun] = [document.querySelector("rank-task").dataset.key, performance.now()];
+  new MutationObserver((_, observer) => {
+    const task = document.querySelector("rank-task");
+    if (!task || task.dataset.key === before) return;
+    observer.disconnect();
+    requestAnimationFrame(() => done(performance.now() - begun));
+  }).observe(document.documentElement, { childList: true, subtree: true, attributes: true });
+  document.querySelector("[data-submit]").click();
+})"""
 
 ENGINE = """
 from annotate.models import Completion
@@ -45,11 +56,19 @@ def first_tokens(page) -> list[float]:
         page.evaluate(WATCH)
         page.keyboard.press("Enter")
         times.append(page.evaluate("() => window.firstToken"))
-        # Only whole replies are ranked; the last one is let through for what comes next.
-        if number < ROUNDS - 1:
+        # Only whole replies are ranked; the last ones are let through for what comes next.
+        if number < ROUNDS - 3:
             page.keyboard.press("Escape")
         page.locator("article.turn.assistant:not(.writing)").nth(number).wait_for()
     return times
+
+
+def next_task(page) -> float:
+    """Milliseconds from a submit to the next ranking on the page, which was fetched ahead."""
+    page.wait_for_timeout(2000)
+    page.locator(".answer").first.focus()
+    page.keyboard.type("abcd")
+    return page.evaluate(NEXT)
 
 
 def main() -> None:
@@ -70,12 +89,13 @@ def main() -> None:
         print(f"  in the browser {ours:.0f}, of the engine {floor:.0f}, difference {ours - floor:.0f}")
         page.locator("form [data-finish]").first.click()
         page.locator("dialog#finish [data-finish]").click()
+        page.get_by_text("Finished. One of the replies").wait_for()
         rank = page.get_by_role("button", name="Rank")
-        running.manage("sample_comparisons", "--project", "demo", "--count", "3")
+        running.manage("sample_comparisons", "--project", "demo", "--count", "2")
 
         def ready() -> bool:
             page.reload()
-            return bool(rank.count())
+            return bool(rank.count()) and "3 open" in page.inner_text("main")
 
         site.wait_until(ready, seconds=120)
         rank.click()
@@ -85,6 +105,8 @@ def main() -> None:
             page.reload()
             page.wait_for_load_state()
             warm.append(page.evaluate(USABLE)["usable"])
+        following = [next_task(page) for _ in range(2)]
         print("The ranking page")
         print(f"  usable after {cold['usable']:.0f} ms cold, {statistics.median(warm):.0f} ms again")
+        print(f"  the next task {' and '.join(f'{time:.0f}' for time in following)} ms after a submit")
         print(f"  {cold['bytes'] / 1000:.1f} kB of scripts and style sheets, compressed")
