@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests import tiny
 from worker.engines import registry
@@ -104,6 +104,69 @@ def test_texts_of_different_lengths_do_not_disturb_each_other(endless, plainly):
     written = [text_of(pieces) for pieces in follow(endless, *keys)]
     alone = [plainly(endless, "endless", text, 40).rstrip("\ufffd") for text in asked]
     assert written == alone
+
+
+def _other(folder, config):
+    """A model of another kind, of random weights, with the tiny one's tokenizer and template."""
+    tiny.build(folder, stops=False)
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "vocab_size": 700}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3}
+    none = {"eos_token_id": None, "pad_token_id": 0}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sizes, **heads, **none, **config)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mistral", "sliding_window": 16},
+        {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 2},
+        {"model_type": "gpt_neox"},
+    ],
+    ids=["windows", "some layers with windows", "another kind of positions"],
+)
+def test_models_of_other_kinds_write_what_generate_writes(tmp_path, config):
+    model = _other(tmp_path / "model", config)
+    engine = load(tmp_path / "model")
+    asked = ["the", "of and to in it you that he was for on are with as " * 3, "look " * 200]
+    keys = [begin(engine, text) for text in asked]
+    written = [text_of(pieces) for pieces in follow(engine, *keys)]
+    for text, ours in zip(asked, written, strict=True):
+        ids = engine.render(messages(text)).token_ids
+        theirs = model.generate(torch.tensor([ids]), max_new_tokens=GREEDY.max_new_tokens, do_sample=False)
+        assert ours == engine._tokenizer.decode(theirs[0, len(ids) :], skip_special_tokens=True).rstrip("\ufffd")
+    engine.close()
+
+
+def test_a_model_that_does_not_say_how_long_its_context_is_is_refused(tmp_path):
+    folder = tiny.build(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    config = AutoConfig.for_model("bloom", hidden_size=64, n_layer=2, n_head=4, vocab_size=700)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(LoadError, match="does not say how long"):
+        load(folder)
+
+
+def test_a_model_with_another_kind_of_memory_is_refused(tmp_path):
+    folder = tiny.build(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    config = AutoConfig.for_model("mamba", hidden_size=64, num_hidden_layers=2, vocab_size=700)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(LoadError, match="layers that this engine does not serve"):
+        load(folder)
+
+
+def test_a_model_that_computes_something_else_in_a_batch_is_refused(tiny_models, monkeypatch):
+    mask = TransformersEngine._mask
+    # As one would that finds its positions in a way of its own.
+    monkeypatch.setattr(
+        TransformersEngine, "_mask", lambda self, positions, reach: mask(self, positions, reach).roll(3)
+    )
+    with pytest.raises(LoadError, match="computes something else"):
+        load(tiny_models / "tiny")
 
 
 def test_it_ends_with_the_models_turn(engine):
@@ -203,14 +266,33 @@ def test_an_urgent_text_starts_before_bulk_that_came_earlier(endless):
     follow(endless, *bulk)
 
 
-def test_little_memory_makes_texts_wait_and_loses_none(tiny_models, monkeypatch):
-    # Two rows of the shortest length.
+@pytest.fixture
+def cramped(tiny_models, monkeypatch):
+    """An engine with memory for two texts of the shortest length."""
     one_token = 2 * 2 * tiny.KEY_HEADS * (tiny.HIDDEN // tiny.HEADS) * 4
     monkeypatch.setattr("worker.engines.loading.memory_for_rows", lambda device: 2 * 256 * one_token)
-    engine = load(tiny_models / "endless")
+    made = load(tiny_models / "endless")
+    yield made
+    made.close()
+
+
+def test_what_came_later_and_is_small_does_not_take_the_room_of_a_reply(cramped):
+    first = begin(cramped, sampling=Sampling(max_new_tokens=150))
+    while not cramped.read(1):
+        pass
+    reply = begin(cramped, sampling=Sampling(max_new_tokens=1000), urgent=True)
+    later = [begin(cramped, sampling=Sampling(max_new_tokens=20)) for _ in range(3)]
+    ended = []
+    while len(ended) < 5:
+        ended += [chunk.key for chunk in cramped.read(1) if chunk.finish]
+    assert ended[:2] == [first, reply]
+    assert set(ended[2:]) == set(later)
+
+
+def test_little_memory_makes_texts_wait_and_loses_none(cramped):
+    engine = cramped
     keys = [begin(engine, sampling=Sampling(max_new_tokens=most)) for most in (20, 20, 1500, 20, 20)]
     assert [pieces[-1].completion_tokens for pieces in follow(engine, *keys)] == [20, 20, 1500, 20, 20]
-    engine.close()
 
 
 def test_what_does_not_fit_fails_alone(engine):

@@ -67,6 +67,16 @@ def layer_types(model: transformers.PreTrainedModel) -> list[str]:
     return get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))[0]
 
 
+def context_tokens(model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase) -> int:
+    """The longest context, in tokens. Raises LoadError where neither model nor tokenizer says."""
+    longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    # A tokenizer that knows of no limit says 10**30.
+    longest = longest or tokenizer.model_max_length
+    if longest > 10**9:
+        raise LoadError(f"{tokenizer.name_or_path} does not say how long its context is.")
+    return longest
+
+
 def ends_of_turn(model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase) -> set[int]:
     """All tokens with which the model may end its turn."""
     named = [model.generation_config.eos_token_id, model.config.get_text_config(decoder=True).eos_token_id]

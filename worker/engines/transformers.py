@@ -70,7 +70,7 @@ class TransformersEngine:
         self._window = getattr(config, "sliding_window", None)
         self._template_hash = hashlib.sha256(self._tokenizer.get_chat_template().encode()).hexdigest()
         self.capacity = capacity
-        self.context_tokens = config.max_position_embeddings
+        self.context_tokens = loading.context_tokens(self._model, self._tokenizer)
         self._cache = Rows(config.num_hidden_layers, capacity, loading.memory_for_rows(self._device))
         # The first `_writing` rows are of texts that are written, up to `_used` follow those whose prompt is being
         # read; the rest hold what earlier texts left.
@@ -207,14 +207,18 @@ class TransformersEngine:
             self._take_over(wait=False)
 
     def _next_to_read(self) -> _Text | None:
+        reading = [row.text for row in self._rows[self._writing : self._used]]
         for urgent in (True, False):
-            for row in self._rows[self._writing : self._used]:
-                if row.text.urgent == urgent:
-                    return row.text
+            begun = next((text for text in reading if text.urgent == urgent), None)
+            if begun:
+                return begun
             waiting = next((text for text in self._waiting if text.urgent == urgent), None)
             if waiting and self._enter(waiting):
                 self._waiting.remove(waiting)
                 return waiting
+            if waiting:
+                # Smaller ones that came later must not take the room that it waits for.
+                return next(iter(reading), None)
         return None
 
     def _read_piece(self, text: _Text) -> None:
