@@ -38,9 +38,10 @@ class Rows(Cache):
             return True
         # Rows double, so that a burst does not copy everything for each text.
         count = self.count if rows <= self.count else max(rows, min(self._most_rows, 2 * self.count))
-        roomy = (count, max(length, self.length))
-        for count, long in (roomy, (rows, length)):
-            if rows == 1 or count * long * self._bytes_of_a_token() <= self._most_bytes:
+        roomy, tight = (count, max(length, self.length)), (rows, length)
+        for count, long in (roomy, tight):
+            alone = rows == 1 and (count, long) == tight
+            if alone or count * long * self._bytes_of_a_token() <= self._most_bytes:
                 for layer in self.layers:
                     layer.resize(count, long)
                 self.count, self.length = count, long
