@@ -1,6 +1,5 @@
 """A Hugging Face model and its tokenizer from a folder or the hub, or a sentence that says what is wrong."""
 
-import os
 from pathlib import Path
 
 import huggingface_hub
@@ -11,6 +10,8 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from worker.engines.base import LoadError
 
+CORES = torch.get_num_threads()
+"""What torch would take: the cores that this process may use, or OMP_NUM_THREADS."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -20,10 +21,10 @@ def load(
     """Load model (on its device, ready to sample) and tokenizer. Raises LoadError."""
     if Path(location).is_absolute() and not Path(location).is_dir():
         raise LoadError(f"There is no folder {location}.")
-    place = _device(device)
     source = ({"revision": revision} if revision else {}) | _reach(location, revision)
     transformers.utils.logging.disable_progress_bar()
     try:
+        place = _device(device)
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             location, dtype=_precision(place), output_loading_info=True, **source
@@ -106,8 +107,8 @@ def memory_for_rows(device: torch.device) -> int:
 
 
 def share_the_cores() -> None:
-    """Called by the thread that computes: leave a core to the rest of the site, and give way to it."""
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
+    """Called by the thread that computes: leave a core to the rest of the site."""
+    torch.set_num_threads(max(1, CORES - 1))
 
 
 def first_line(error: Exception) -> str:
