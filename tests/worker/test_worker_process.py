@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Count
 
-from annotate import bell, conversations, embedded, processes, sweep
+from annotate import bell, conversations, embedded, processes, streams, sweep
 from annotate.models import Comparison, Completion, GenerationRequest
 from tests import factory
 from tests.worker.watching import OVER, events, over, until
@@ -153,7 +153,10 @@ def test_a_bell_wakes_it_at_once(launch, endless):
     slot = factory.held_chat(project, factory.trainer(project))
     warm = conversations.say(assignment=slot, user=slot.trainer, text="the word")
     over(warm, 60)
-    for _ in range(3):
+    for number in range(3):
+        if number == 1:
+            # The bell rings also after the broker forgot who listens.
+            streams.client().flushdb()
         asked = time.monotonic()
         request = conversations.say(assignment=slot, user=slot.trainer, text="the word")
         assert over(request).state == State.DONE
