@@ -3,7 +3,7 @@
 Strangers get NotFound, so that they cannot tell what exists. Nothing reaches a page or the API but through here.
 """
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import (
@@ -19,6 +19,10 @@ from annotate.models import (
 
 READS_ALL = (Role.REVIEWER, Role.ADMIN, Role.ENGINEER)
 """Roles that read the work of others in their projects."""
+
+
+AT_WORK = (Assignment.State.HELD, Assignment.State.EXPIRED)
+"""States in which a trainer's own answer may still come in."""
 
 
 def roles_of(user: User) -> set[str]:
@@ -91,7 +95,10 @@ def conversation_for(user: User, conversation_id: int) -> Conversation:
 
 
 def comparison_for(user: User, comparison_id: int) -> Comparison:
-    """A comparison of a project whose work of others the person reads. Raises NotFound."""
+    """A comparison of a project whose work of others the person reads.
+
+    Raises NotFound, and Forbidden while they are ranking it themselves.
+    """
     comparison = (
         Comparison.objects.filter(pk=comparison_id, project__in=Membership.objects.filter(user=user).values("project"))
         .select_related("project", "iteration", "message__conversation")
@@ -99,7 +106,20 @@ def comparison_for(user: User, comparison_id: int) -> Comparison:
     )
     if comparison is None or not has_role(user, *READS_ALL):
         raise NotFound("There is no such comparison here.")
+    _not_while_ranking(user, comparison.pk)
     return comparison
+
+
+def comparisons_read_by(user: User, project: Project) -> QuerySet[Comparison]:
+    """The comparisons of a project whose work of others the person reads, without those that they are ranking."""
+    at_work = Assignment.objects.filter(trainer=user, project=project, state__in=AT_WORK, comparison=OuterRef("pk"))
+    return project.comparisons.filter(~Exists(at_work))
+
+
+def _not_while_ranking(user: User, comparison_id: int) -> None:
+    """Nobody sees another's answer, or where the candidates are from, before their own is in."""
+    if Assignment.objects.filter(comparison=comparison_id, trainer=user, state__in=AT_WORK).exists():
+        raise Forbidden("You hold a ranking of this comparison. Submit or skip it first.")
 
 
 def ranking_for(user: User, ranking_id: int) -> Ranking:
@@ -113,4 +133,6 @@ def ranking_for(user: User, ranking_id: int) -> Ranking:
     )
     if ranking is None or (ranking.trainer_id != user.pk and not has_role(user, *READS_ALL)):
         raise NotFound("There is no such ranking here.")
+    if ranking.trainer_id != user.pk:
+        _not_while_ranking(user, ranking.comparison_id)
     return ranking

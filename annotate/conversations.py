@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from annotate import assignments, comparisons, families, generation
 from annotate.errors import Conflict, Invalid
-from annotate.models import Assignment, Conversation, GenerationRequest, Message, User
+from annotate.models import Assignment, Conversation, GenerationRequest, Iteration, Message, User
 
 
 def _open_and_locked(assignment: Assignment, user: User) -> Conversation:
@@ -23,6 +23,12 @@ def _open_and_locked(assignment: Assignment, user: User) -> Conversation:
     if conversation.state != Conversation.State.OPEN:
         raise Conflict(f"This conversation is {conversation.state} already.")
     return conversation
+
+
+def _round_not_closed(conversation: Conversation) -> None:
+    """A closed iteration takes no new words; what was said before may still be finished, and is kept as surplus."""
+    if conversation.iteration.state == Iteration.State.CLOSED:
+        raise Conflict("This round is closed. Finish the conversation as it is; it is kept.")
 
 
 def _no_reply_pending(conversation: Conversation) -> None:
@@ -50,6 +56,7 @@ def say(*, assignment: Assignment, user: User, text: str) -> GenerationRequest:
     if len(text) > settings.MESSAGE_CHARACTERS:
         raise Invalid(f"A message may have {settings.MESSAGE_CHARACTERS:,} characters; this one has {len(text):,}.")
     conversation = _open_and_locked(assignment, user)
+    _round_not_closed(conversation)
     _no_reply_pending(conversation)
     last = conversation.messages.order_by("-position").first()
     if last.role == Message.ChatRole.USER:
@@ -73,6 +80,7 @@ def ask_again(*, assignment: Assignment, user: User) -> GenerationRequest:
     Raises Conflict while a reply is pending, Invalid where nothing was said yet.
     """
     conversation = _open_and_locked(assignment, user)
+    _round_not_closed(conversation)
     _no_reply_pending(conversation)
     last = conversation.messages.order_by("-position").first()
     if last.role == Message.ChatRole.ASSISTANT:

@@ -50,7 +50,8 @@ def test_every_command_is_documented_and_has_help(name):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_make_targets_and_links_in_documents_exist(document):
     text = document.read_text()
-    for target in re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`[^`]+`|^```.*?^```", text, flags=re.M | re.S))):
+    code = "\n".join(re.findall(r"`[^`]+`|^```.*?^```", text, flags=re.M | re.S))
+    for target in re.findall(r"\bmake ([a-z-]+)", code):
         assert target in TARGETS, f"there is no target {target}"
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in link:

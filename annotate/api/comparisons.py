@@ -111,7 +111,7 @@ class ComparisonList(APIView):
         given.is_valid(raise_exception=True)
         wanted = given.validated_data
         project = access.reviewed_project_for(request.user, slug)
-        rows = project.comparisons.filter(id__gt=wanted["after"]).order_by("id")
+        rows = access.comparisons_read_by(request.user, project).filter(id__gt=wanted["after"]).order_by("id")
         if "state" in wanted:
             rows = rows.filter(state=wanted["state"])
         # One more than is shown tells whether there is a next page, without counting.

@@ -2,9 +2,9 @@
 
 import pytest
 
-from annotate import access, assignments, rankings
+from annotate import access, assignments, people, rankings
 from annotate.errors import Forbidden, NotFound
-from annotate.models import Membership, Role
+from annotate.models import Membership, Role, User
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -69,3 +69,12 @@ def test_work_of_others_is_for_readers(project):
     with pytest.raises(Forbidden, match="reviewer or admin or engineer"):
         access.reviewed_project_for(factory.trainer(project), project.slug)
     assert access.reviewed_project_for(factory.person(project, role=Role.REVIEWER), project.slug) == project
+
+
+def test_one_who_ranks_a_comparison_does_not_read_it_before(project, slot):
+    people.give_role(user=slot.trainer, role=Role.REVIEWER)
+    reader = User.objects.get(pk=slot.trainer.pk)
+    with pytest.raises(Forbidden, match="hold a ranking"):
+        access.comparison_for(reader, slot.comparison_id)
+    rankings.submit(assignment=slot, user=slot.trainer, tiers=[[pk] for pk in slot.shown_order])
+    assert access.comparison_for(reader, slot.comparison_id) == slot.comparison

@@ -1,6 +1,9 @@
 """Chats: said, asked again, stopped, finished."""
 
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from annotate import assignments, conversations, derive, openings, projects
 from annotate.errors import Conflict, Invalid
@@ -137,10 +140,6 @@ def test_a_stranger_cannot_speak(slot):
 
 
 def test_late_surplus_chats_are_kept_and_not_compared(project, slot):
-    from datetime import timedelta
-
-    from django.utils import timezone
-
     factory.turn(slot)
     Assignment.objects.filter(pk=slot.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
     assignments.expire()
@@ -151,6 +150,18 @@ def test_late_surplus_chats_are_kept_and_not_compared(project, slot):
     slot.refresh_from_db()
     assert (slot.state, conversation.state) == (Assignment.State.SURPLUS, Conversation.State.FINISHED)
     assert not Comparison.objects.exists()
+
+
+def test_a_closed_round_takes_no_new_words(project, slot):
+    factory.turn(slot)
+    project.iterations.update(state="closed", closed_at=timezone.now())
+    for late in (
+        lambda: conversations.say(assignment=slot, user=slot.trainer, text="More"),
+        lambda: conversations.ask_again(assignment=slot, user=slot.trainer),
+    ):
+        with pytest.raises(Conflict, match="round is closed"):
+            late()
+    assert slot.conversation.messages.count() == 3
 
 
 def test_the_family_is_the_prompts_where_it_was_kept(project):

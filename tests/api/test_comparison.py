@@ -42,5 +42,5 @@ def test_query_count_does_not_grow(api, comparison, django_assert_num_queries) -
     for _ in range(3):
         slot = assignments.claim(user=factory.trainer(project), project=project)
         rankings.submit(assignment=slot, user=slot.trainer, tiers=[slot.shown_order])
-        with django_assert_num_queries(11):
+        with django_assert_num_queries(12):
             client.get(address(comparison))

@@ -198,3 +198,17 @@ def test_signing_out(browser, html, trainer):
 
 def test_account_signed_out(browser, db):
     assert browser().get("/account/").headers["Location"] == "/accounts/login/?next=/account/"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["email/", "confirm-email/", "confirm-email/abc/", "login/code/confirm/"])
+def test_nobody_changes_their_address_by_themselves(client, page):
+    """An invitation finds people by their address, so that whoever took another's would get their role."""
+    user = factory.trainer(factory.project())
+    client.force_login(user)
+    assert client.get(f"/accounts/{page}").status_code == 404
+    answer = client.post(f"/accounts/{page}", {"email": "boss@example.org", "action_add": "", "action_primary": ""})
+    assert answer.status_code == 404
+    before = user.email
+    user.refresh_from_db()
+    assert user.email == before
