@@ -1,8 +1,10 @@
 """Prompts in: openings from files of JSON lines, a JSON list, or plain text with one on each line."""
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from django.conf import settings
 from django.db import transaction
@@ -14,6 +16,9 @@ from annotate.projects import Opening
 
 TEXT_KEYS = ("prompt", "text", "instruction")
 """Where the text of an opening may stand; the first one that is there counts."""
+
+UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Zs"}
+"""Unicode categories whose characters show nothing: controls, zero-width ones, blanks."""
 
 SHOWN = 5
 """Bad lines that a refusal names; more are only counted."""
@@ -38,8 +43,11 @@ def import_prompts(
 ) -> Imported:
     """Add the openings of a file, given as its lines, to a project. `use_case` is for those that name none.
 
-    Raises Invalid, and adds nothing, where a line is bad (with `skip_bad` it is left out) or the file holds none.
+    Raises Invalid, and adds nothing, where a line is bad (with `skip_bad` it is left out), the file holds none or is
+    a broken list, or `use_case` does not fit.
     """
+    if len(use_case) > _longest("use_case"):
+        raise Invalid(f"--use-case may have {_longest('use_case')} characters; this one has {len(use_case):,}.")
     done = Imported()
     openings = _good(read(lines, source=source, use_case=use_case), done)
     done.added, done.duplicates = projects.add_prompts(project=project, openings=openings)
@@ -69,9 +77,10 @@ def read(lines: Iterable[bytes], *, source: str, use_case: str = "") -> Iterator
     """The openings of a file with the numbers of their lines, or what is wrong with the line.
 
     The first line that is not blank decides: `{` begins JSON lines, a file that begins with `[` and is JSON is a
-    list whose items count as lines, all else is plain text, as is every file that is called `.txt`.
+    list whose items count as lines, all else is plain text, as is every file that is called `.txt`. A file that is
+    called `.json` or `.jsonl` is never plain text. Raises Invalid where a `.json` file begins a list and is not JSON.
     """
-    for number, item in _items(iter(lines), plain=source.endswith(".txt")):
+    for number, item in _items(iter(lines), source):
         try:
             if isinstance(item, BadLine):
                 raise item
@@ -81,24 +90,34 @@ def read(lines: Iterable[bytes], *, source: str, use_case: str = "") -> Iterator
             yield number, bad
 
 
-def _items(lines: Iterator[bytes], *, plain: bool) -> Iterator[tuple[int, str | dict | BadLine]]:
-    known, is_json = plain, False
+def _items(lines: Iterator[bytes], source: str) -> Iterator[tuple[int, str | dict | BadLine]]:
+    suffix = PurePath(source).suffix.lower()
+    known, is_json = suffix == ".txt", suffix in (".json", ".jsonl")
     for number, data in enumerate(lines, 1):
         line = _decoded(data, first=number == 1)
         if not line:
             continue
         if not known and isinstance(line, str):
-            known, is_json = True, line.startswith("{")
+            known, is_json = True, is_json or line.startswith("{")
             if line.startswith("["):
                 rest = [data, *lines]
                 items = _json(b"".join(rest).decode("utf-8-sig", errors="replace"))
                 if isinstance(items, list):
                     yield from enumerate(items, 1)
                     return
-                yield number, line
-                yield from ((later, _decoded(data)) for later, data in enumerate(rest[1:], number + 1) if data.strip())
+                if suffix == ".json":
+                    # Its lines are no items: with `skip_bad` pieces of the list would come in.
+                    raise Invalid(f"{source} begins a list and is not JSON: it is damaged or cut off.")
+                yield number, _item(line, is_json)
+                for later, data in enumerate(rest[1:], number + 1):
+                    if found := _decoded(data):
+                        yield later, _item(found, is_json)
                 return
-        yield number, _json(line) if is_json and isinstance(line, str) else line
+        yield number, _item(line, is_json)
+
+
+def _item(line: str | BadLine, is_json: bool):
+    return _json(line) if is_json and isinstance(line, str) else line
 
 
 def _decoded(data: bytes, *, first: bool = False) -> str | BadLine:
@@ -111,7 +130,8 @@ def _decoded(data: bytes, *, first: bool = False) -> str | BadLine:
 
 def _clean(text: str) -> str:
     # PostgreSQL's text has no NUL.
-    return text.replace("\x00", "").strip()
+    text = text.replace("\x00", "").strip()
+    return text if any(unicodedata.category(character) not in UNSEEN for character in text) else ""
 
 
 def _json(text: str):
@@ -124,7 +144,10 @@ def _json(text: str):
 def _texts(item) -> Iterator[tuple[str, dict]]:
     """The texts of one item, with what it says beside them. Several where one instruction has several inputs."""
     if isinstance(item, str):
-        yield item, {}
+        text = _clean(item)
+        if not text:
+            raise BadLine("it is empty")
+        yield text, {}
         return
     if not isinstance(item, dict):
         raise BadLine("it is neither a text nor an object")

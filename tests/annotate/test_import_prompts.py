@@ -58,17 +58,58 @@ def file(tmp_path):
         ([{"instruction": "Sort", "instances": [{"input": "b a"}, {"input": ""}]}], ["Sort\n\nb a", "Sort"]),
         ([{"prompt": "Not", "input": "joined"}], ["Not"]),
         (["", "  ", {"prompt": "After blank lines"}, ""], ["After blank lines"]),
-        (["One to a line", "", "  Another  "], ["One to a line", "Another"]),
         (['[{"prompt": "In a list"},', ' "and a text"]'], ["In a list", "and a text"]),
-        (["[sic] is no JSON", "and so this is text"], ["[sic] is no JSON", "and so this is text"]),
         ([b"\xef\xbb\xbf" + '{"prompt": "Mark Ü"}'.encode()], ["Mark Ü"]),
         ([{"prompt": "Nul\x00 has no place"}], ["Nul has no place"]),
         ([{"prompt": None, "text": "The next field"}], ["The next field"]),
+        (['"A text"', {"prompt": "An object"}], ["A text", "An object"]),
     ],
 )
 def test_forms_that_it_reads(project, file, lines, expected):
     bring(file(*lines))
     assert texts(project) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["One to a line", "", "  Another  "], ["One to a line", "Another"]),
+        (["[sic] is no JSON", "and so this is text"], ["[sic] is no JSON", "and so this is text"]),
+        (["One", "\u200b\u2060", "\ufeff", "Another\u200d"], ["One", "Another\u200d"]),
+        (["5"], ["5"]),
+    ],
+)
+def test_all_else_is_plain_text(project, file, lines, expected):
+    bring(file(*lines, name="prompts"))
+    assert texts(project) == expected
+
+
+@pytest.mark.parametrize("name", ["prompts.jsonl", "PROMPTS.JSONL", "prompts.json"])
+@pytest.mark.parametrize(
+    ("line", "reason"), [("5", "it is neither a text nor an object"), ("Sing a song", "it is not JSON")]
+)
+def test_a_file_called_json_is_never_plain_text(project, file, name, line, reason):
+    assert f"1 bad line (line 1: {reason})" in refused(file(line, name=name))
+    assert f"1 bad line (line 1: {reason})" in refused(file(line, name=name), "--on-error", "skip")
+    assert texts(project) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--on-error", "skip"]])
+def test_a_list_that_was_cut_off(project, file, arguments):
+    path = file("[", '{"prompt": "One"},', '"Two"', name="list.json")
+    assert refused(path, *arguments) == "list.json begins a list and is not JSON: it is damaged or cut off."
+    assert texts(project) == []
+
+
+def test_a_list_that_was_cut_off_among_json_lines(project, file):
+    assert "3 bad lines (line 1: it is not JSON;" in refused(file('["One",', '"Two",', '"Three",'))
+    assert texts(project) == []
+
+
+def test_a_use_case_that_is_too_long(project, file):
+    message = refused(file({"prompt": "One"}), "--use-case", "x" * 41)
+    assert message == "--use-case may have 40 characters; this one has 41."
+    bring(file({"prompt": "One"}), "--use-case", "x" * 40)
 
 
 def test_a_text_file_is_text_whatever_it_begins_with(project, file):
@@ -115,6 +156,8 @@ BAD = [
     ({"question": "?"}, "it has none of the fields prompt, text, instruction"),
     ({"prompt": ["a"]}, "prompt is not a text"),
     ({"prompt": " \n"}, "prompt is empty"),
+    ({"text": "\u200b \u2060\ufeff"}, "text is empty"),
+    ('"\\u200b"', "it is empty"),
     ({"instruction": "a", "input": 3}, "input is not a text"),
     ({"instruction": "a", "instances": []}, "instances is not a list of objects"),
     ({"instruction": "a", "instances": ["b"]}, "instances is not a list of objects"),
