@@ -1,7 +1,10 @@
 """What there is to do, and what a person did."""
 
+from datetime import timedelta
+
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from annotate import assignments, conversations
 from annotate.models import Assignment
@@ -91,6 +94,31 @@ def test_what_was_sent_is_said(browser, html, project, trainer, chat):
     conversations.finish(assignment=chat, user=trainer)
 
     assert "Finished. One of the replies is drawn for ranking." in html(browser(trainer).get(f"{URL}?after={chat.pk}"))
+
+
+def test_where_no_reply_is_drawn_none_is_promised(browser, html, trainer, chat):
+    factory.turn(chat, finish_reason="stopped")
+    conversations.finish(assignment=chat, user=trainer)
+
+    page = html(browser(trainer).get(f"{URL}?after={chat.pk}"))
+
+    assert "Finished. It is kept; no reply of it is ranked." in page
+    assert "is drawn" not in page
+    assert "late" not in page
+
+
+def test_a_late_chat_is_kept_and_not_ranked(browser, html, project, trainer, chat):
+    factory.turn(chat)
+    Assignment.objects.filter(pk=chat.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    assignments.expire()
+    assignments.claim(user=factory.trainer(project), project=project)
+    chat.refresh_from_db()
+    conversations.finish(assignment=chat, user=trainer)
+
+    page = html(browser(trainer).get(f"{URL}?after={chat.pk}"))
+
+    assert "Finished. It is kept; no reply of it is ranked, as it came in late." in page
+    assert "is drawn" not in page
 
 
 @pytest.mark.parametrize("after", ["0", "x", "9" * 40, "١"])

@@ -38,10 +38,15 @@ def word_of(assignment) -> dict | None:
         return {"sentence": "Skipped. It does not come back to you.", "url": url}
     if assignment.state not in ("submitted", "surplus"):
         return None
-    late = " It came in late and does not count." if assignment.state == "surplus" else ""
+    late = assignment.state == "surplus"
     if assignment.kind == "rank":
-        return {"sentence": f"Submitted: {order_of(assignment).sentence}{late}", "url": url}
-    return {"sentence": f"Finished. One of the replies is drawn for ranking.{late}", "url": url}
+        not_counted = " It came in late and does not count." if late else ""
+        return {"sentence": f"Submitted: {order_of(assignment).sentence}{not_counted}", "url": url}
+    # None is drawn of what came late, of replies that were all stopped, and where the round is no longer open.
+    if assignment.conversation.messages.filter(comparisons__isnull=False).exists():
+        return {"sentence": "Finished. One of the replies is drawn for ranking.", "url": url}
+    reason = ", as it came in late" if late else ""
+    return {"sentence": f"Finished. It is kept; no reply of it is ranked{reason}.", "url": url}
 
 
 def order_of(assignment) -> Order:
