@@ -1,5 +1,7 @@
 """The page of a ranking."""
 
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -35,6 +37,8 @@ def test_it_is_blind(browser, trainer, ranking, url):
     assert ranking.iteration.reply_policy.name not in page
     assert "original" not in page
     assert "policy" not in page
+    # The seven marks that one can give are numbers too.
+    page = re.sub(r'name="rating-\w" value="\d"', "", page)
     # Numbers of candidates grow in the order in which they were sampled: the lowest one is the original.
     for candidate in ranking.shown_order:
         assert f'"{candidate}"' not in page
@@ -178,3 +182,18 @@ def test_queries_do_not_grow(browser, count_queries, project, trainer, ranking, 
 
     assert count_queries(client, url) == few
     assert count_queries(browser(user), reverse("work", args=[big.pk])) == few
+
+
+@pytest.mark.parametrize(
+    ("flags", "rating", "order"),
+    [(5, True, None), ("opinion", "3", ["A"]), ({"opinion": 1}, [3], 7), (True, None, {})],
+)
+def test_what_is_odd_in_a_draft_is_left_out(browser, html, trainer, ranking, url, flags, rating, order):
+    odd = {"flags": {"A": flags}, "ratings": {"A": rating, "B": 2}, "order": order}
+    assignments.save_draft(assignment=ranking, user=trainer, draft=odd, version=0)
+
+    page = html(browser(trainer).get(url))
+
+    assert 'name="order" value=""' in page
+    assert page.count(" checked>") == 1
+    assert 'name="rating-B" value="2" checked>' in page

@@ -23,7 +23,7 @@ def show(request: HttpRequest, assignment) -> HttpResponse:
     context |= _stand(assignment, context["messages"]) | {
         "what": "Chat with the model",
         "opening": opening,
-        "box": assignment.draft.get("text", opening),
+        "box": opening if context["typed"] is None else context["typed"],
         "longest": settings.MESSAGE_CHARACTERS,
     }
     return render(request, "trainers_ui/chat.html", context)
@@ -32,7 +32,13 @@ def show(request: HttpRequest, assignment) -> HttpResponse:
 def _said(assignment) -> dict:
     messages = list(assignment.conversation.messages.select_related("completion"))
     system = next((message for message in messages if message.role == "system"), None)
-    return {"system": system, "messages": [message for message in messages if message is not system]}
+    # A draft comes from outside: what is no text is left out.
+    typed = assignment.draft.get("text")
+    return {
+        "system": system,
+        "messages": [message for message in messages if message is not system],
+        "typed": typed if isinstance(typed, str) else None,
+    }
 
 
 def _stand(assignment, messages: list) -> dict:

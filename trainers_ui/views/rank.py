@@ -42,18 +42,21 @@ def _form(assignment, shown: list) -> dict:
     """The fields as the draft left them. A draft comes from outside: what is not as expected is left out."""
     draft = assignment.draft
     marks, flags = (draft.get(name) if isinstance(draft.get(name), dict) else {} for name in ("ratings", "flags"))
-    answers = [
-        {
-            "letter": one.letter,
-            "text": one.text,
-            "rating": marks.get(one.letter),
-            "flags": [flag for flag in flags.get(one.letter) or [] if isinstance(flag, str)],
-        }
-        for one in shown
-    ]
+    answers = []
+    for one in shown:
+        rating, flagged = marks.get(one.letter), flags.get(one.letter)
+        answers.append(
+            {
+                "letter": one.letter,
+                "text": one.text,
+                # Not what only equals a number: true is 1.
+                "rating": rating if type(rating) is int else None,
+                "flags": [flag for flag in flagged if isinstance(flag, str)] if isinstance(flagged, list) else [],
+            }
+        )
     return {
         "answers": answers,
-        "order": draft.get("order", ""),
+        "order": draft["order"] if isinstance(draft.get("order"), str) else "",
         "all_bad": draft.get("all_bad") is True,
         "ratings": RATINGS,
         "flags": rankings.Flag.choices,
