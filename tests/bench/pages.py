@@ -1,5 +1,6 @@
 """The pages in a real browser: the first token of a reply, and how soon a ranking can be worked on."""
 
+import re
 import statistics
 import tempfile
 from pathlib import Path
@@ -95,7 +96,8 @@ def main() -> None:
 
         def ready() -> bool:
             page.reload()
-            return bool(rank.count()) and "3 open" in page.inner_text("main")
+            # A small model may answer all alike, which leaves a comparison without alternatives.
+            return bool(rank.count()) and bool(re.search(r"\b[23] open", page.inner_text("main")))
 
         site.wait_until(ready, seconds=120)
         rank.click()
@@ -105,8 +107,8 @@ def main() -> None:
             page.reload()
             page.wait_for_load_state()
             warm.append(page.evaluate(USABLE)["usable"])
-        following = [next_task(page) for _ in range(2)]
+        following = next_task(page)
         print("The ranking page")
         print(f"  usable after {cold['usable']:.0f} ms cold, {statistics.median(warm):.0f} ms again")
-        print(f"  the next task {' and '.join(f'{time:.0f}' for time in following)} ms after a submit")
+        print(f"  the next task {following:.0f} ms after a submit")
         print(f"  {cold['bytes'] / 1000:.1f} kB of scripts and style sheets, compressed")
