@@ -16,9 +16,19 @@ from annotate.models import Membership, Project, Role, User
 def invite(*, email: str, role: str, project: Project | None = None, name: str = "") -> User:
     """The user with this address, made where there is none, with the role and as a member of the project.
 
-    Raises Invalid for a bad address or an unknown role.
+    Raises Invalid for a bad address, an address or a name that is too long, or an unknown role.
     """
     email = email.strip().lower()
+    for what, text, most in (
+        ("An e-mail address", email, User._meta.get_field("email").max_length),
+        ("A name", name, User._meta.get_field("name").max_length),
+    ):
+        if len(text) > most:
+            raise Invalid(f"{what} may have {most} characters; this one has {len(text):,}.")
+    try:
+        f"{email}{name}".encode()
+    except UnicodeEncodeError:
+        raise Invalid("The address or the name is not UTF-8.") from None
     try:
         validate_email(email)
     except ValidationError:

@@ -51,6 +51,15 @@ def test_an_admin_may_enter_the_admin_site(client) -> None:
     ("arguments", "sentence"),
     [
         (["nobody", "--role", "trainer"], "nobody is no e-mail address."),
+        (
+            [f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example.org", "--role", "trainer"],
+            "An e-mail address may have 254 characters; this one has 255.",
+        ),
+        (
+            ["a@example.org", "--role", "trainer", "--name", "x" * 121],
+            "A name may have 120 characters; this one has 121.",
+        ),
+        (["a@example.org", "--role", "trainer", "--name", "\udcff"], "The address or the name is not UTF-8."),
         (["a@example.org", "--role", "boss"], "There is no role boss. Roles: trainer, reviewer, admin, engineer."),
         (
             ["a@example.org", "--role", "trainer", "--project", "nowhere"],
