@@ -21,6 +21,12 @@ class Command(RefusingCommand):
             raise Invalid("--count is 1 or more.")
         project = projects.project_named(options["project"])
         made = comparisons.sample(project=project, count=options["count"])
+        if not made:
+            self.stdout.write(
+                f"nothing is left to draw from in {project.slug}: "
+                "no finished chat has a complete reply without a comparison"
+            )
+            return
         self.stdout.write(f"comparisons begun in {project.slug}: {len(made):,}; their alternatives are being sampled")
         if len(made) < options["count"]:
             self.stdout.write("there is no further message to draw: finished chats have no other complete reply")
