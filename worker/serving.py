@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 from django.conf import settings
@@ -32,6 +33,8 @@ LOAD_AGAIN_AT_BELL_SECONDS = 10
 """The same with a bell; the sweep rings for as long as something waits."""
 LARGEST_REQUEST = 16
 """Texts that a worker takes when it is idle and nothing fits its capacity: no request is too large for ever."""
+LEAST_TOKENS = 32
+"""Room for a reply that a conversation must leave in the model's context, or all of `max_new_tokens` where less."""
 BACK_OFF_SECONDS = (0.5, 1, 2, 5)
 SLOW_REDIS_SECONDS = 0.5
 
@@ -237,15 +240,17 @@ class Serving:
             job.closing = (generation.fail, {"reason": str(error), "again": False})
             return
         job.template_hash = rendered.template_hash
-        asked = len(rendered.token_ids) + sampling.max_new_tokens
-        if asked > self._engine.context_tokens:
+        room = self._engine.context_tokens - len(rendered.token_ids)
+        least = min(sampling.max_new_tokens, LEAST_TOKENS)
+        if room < least:
             reason = (
-                f"This is {asked - self._engine.context_tokens} tokens too long for the model: "
-                f"{len(rendered.token_ids)} and up to {sampling.max_new_tokens} of a reply, "
-                f"where {self._engine.context_tokens} fit."
+                f"This is {least - room} tokens too long for the model: {len(rendered.token_ids)} and at least "
+                f"{least} of a reply, where {self._engine.context_tokens} fit."
             )
             job.closing = (generation.refuse, {"reason": reason})
             return
+        # The context is the model's: a reply that fills it ends as one that was cut at its longest.
+        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
         for key in job.engine_keys():
             self._engine.submit(key, rendered, sampling, urgent=not job.bulk)
 

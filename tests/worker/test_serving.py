@@ -104,14 +104,46 @@ def test_what_is_too_long_is_refused_by_how_much(serve, policy):
     serve(policy)
     request = over(say(slot, "x" * tiny.CONTEXT_TOKENS))
     assert request.state == State.REFUSED
-    prompt = tiny.CONTEXT_TOKENS - 100 + int(request.reason.split()[2])
-    assert f"{prompt} and up to 100 of a reply, where {tiny.CONTEXT_TOKENS} fit" in request.reason
+    prompt = tiny.CONTEXT_TOKENS - 32 + int(request.reason.split()[2])
+    assert f"{prompt} and at least 32 of a reply, where {tiny.CONTEXT_TOKENS} fit" in request.reason
     assert until(lambda: events(request))[-1] == {
         "kind": "refused",
         "request": request.pk,
         "attempt": 1,
         "reason": request.reason,
     }
+
+
+@pytest.mark.parametrize(("asked", "room", "written"), [(5000, 40, 40), (5000, 32, 32), (8, 8, 8), (8, 20, 8)])
+def test_a_reply_is_as_long_as_the_context_leaves_room_for(serve, endless, asked, room, written):
+    slot = chat(endless, max_new_tokens=asked)
+    loop = serve(endless)
+    until(lambda: loop.state == "ready")
+    request = over(say(slot, words_that_leave(loop, slot, room)))
+    completion = request.completions.get()
+    assert (completion.finish_reason, completion.completion_tokens) == ("length", written)
+    assert completion.prompt_tokens == tiny.CONTEXT_TOKENS - room
+    assert request.sampling["max_new_tokens"] == asked
+
+
+@pytest.mark.parametrize(("asked", "room"), [(5000, 31), (8, 7)])
+def test_no_reply_is_cut_to_next_to_nothing(serve, endless, asked, room):
+    slot = chat(endless, max_new_tokens=asked)
+    loop = serve(endless)
+    until(lambda: loop.state == "ready")
+    request = over(say(slot, words_that_leave(loop, slot, room)))
+    assert request.state == State.REFUSED
+    assert request.reason.startswith("This is 1 tokens too long")
+
+
+def words_that_leave(loop, slot, room):
+    """A first message after which so many tokens of the context are left."""
+    before = [{"role": one.role, "content": one.text} for one in slot.conversation.messages.all()]
+
+    def length(letters):
+        return len(loop._engine.render([*before, {"role": "user", "content": "?" * letters}]).token_ids)
+
+    return "?" * (1 + tiny.CONTEXT_TOKENS - room - length(1))
 
 
 def test_a_stopped_reply_keeps_what_was_written(serve, endless):
