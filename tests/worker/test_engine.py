@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests import tiny
-from worker.engines import registry
+from worker.engines import loading, registry
 from worker.engines.base import LoadError, Rendered, Sampling
 from worker.engines.transformers import TransformersEngine
 
@@ -402,6 +402,20 @@ def test_what_cannot_be_loaded_says_why_in_one_line(tmp_path, how, word):
     with pytest.raises(LoadError, match=word) as refusal:
         load(folder)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_that_is_no_model_is_said_so(tmp_path):
+    with pytest.raises(LoadError, match=rf"there is no config\.json in {tmp_path}\.$"):
+        load(tmp_path)
+
+
+def test_a_long_reason_is_told_as_far_as_one_reads():
+    error = ValueError("Couldn't do it from one of:\n  (1) a file,\n\n(2) another.\n" + "more " * 100)
+    said = loading.in_one_line(error)
+    assert said.startswith("Couldn't do it from one of: (1) a file, (2) another. more")
+    assert len(said) <= 300
+    assert said.endswith(" …")
+    assert loading.in_one_line(ValueError(" \n")) == "ValueError"
 
 
 def test_a_missing_folder_is_said_so(tmp_path):

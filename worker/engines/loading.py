@@ -12,6 +12,7 @@ from worker.engines.base import LoadError
 
 CORES = torch.get_num_threads()
 """What torch would take: the cores that this process may use, or OMP_NUM_THREADS."""
+REASON_CHARACTERS = 300
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -32,7 +33,11 @@ def load(
         model = model.to(place).eval()
     # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
     except Exception as error:
-        raise LoadError(f"{location} cannot be loaded: {first_line(error)}") from error
+        reason = in_one_line(error)
+        # transformers says that it can make no tokenizer, at length.
+        if Path(location).is_dir() and not (Path(location) / "config.json").is_file():
+            reason = f"there is no config.json in {location}."
+        raise LoadError(f"{location} cannot be loaded: {reason}") from error
     if info["missing_keys"]:
         raise LoadError(f"{location} lacks weights: {', '.join(sorted(info['missing_keys'])[:3])} …")
     try:
@@ -56,7 +61,7 @@ def _reach(location: str, revision: str) -> dict:
     try:
         huggingface_hub.HfApi().model_info(location, revision=revision or None, timeout=10)
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise LoadError(f"{location} is no folder, and the hub says: {first_line(error)}") from error
+        raise LoadError(f"{location} is no folder, and the hub says: {in_one_line(error)}") from error
     # Which errors mean that nobody answers depends on the HTTP library that the hub's client uses.
     except Exception:
         return {"local_files_only": True}
@@ -111,6 +116,7 @@ def share_the_cores() -> None:
     torch.set_num_threads(max(1, CORES - 1))
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def in_one_line(error: Exception) -> str:
+    """What an error says, its lines joined, as far as one reads; its name where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= REASON_CHARACTERS else f"{text[: REASON_CHARACTERS - 2].rstrip()} …"

@@ -111,7 +111,7 @@ class TransformersEngine:
             raise
         # A model's code may raise anything.
         except Exception as error:
-            raise LoadError(f"{location} does not compute: {loading.first_line(error)}") from error
+            raise LoadError(f"{location} does not compute: {loading.in_one_line(error)}") from error
 
     # Called by the serving loop's thread ------------------------------------------------------------
 
