@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from annotate.errors import Invalid
 
 SHOWN = 50
 """Problems that a report lists; more are only counted."""
+
+SURROGATE = "holds half a character (a lone surrogate)"
 
 ROLES = ("system", "user", "assistant")
 
@@ -51,14 +54,18 @@ def check(folder: Path, *, progress: Progress = lambda lines, name: lines) -> Re
     lines = _Lines(report)
     for name, described in files.items():
         path = folder / name
-        if not path.is_file():
-            report.add(name, "is in the manifest and not in the folder")
+        try:
+            if not path.is_file():
+                report.add(name, "is in the manifest and not in the folder")
+                continue
+            with path.open("rb") as file:
+                if name.endswith(".jsonl"):
+                    digest = lines.read(name, progress(file, name))
+                else:
+                    digest = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            report.add(name, f"cannot be read: {error.strerror}")
             continue
-        with path.open("rb") as file:
-            if name.endswith(".jsonl"):
-                digest = lines.read(name, progress(file, name))
-            else:
-                digest = hashlib.file_digest(file, "sha256")
         if digest.hexdigest() != described["sha256"]:
             report.add(name, "has another sha256 than in the manifest: it was changed")
     lines.compare_counts()
@@ -71,13 +78,15 @@ def read_manifest(folder: Path) -> dict:
     path = folder / manifests.MANIFEST
     try:
         found = json.loads(path.read_bytes())
+        # What holds half a character can be neither hashed nor shown.
+        json.dumps(found, ensure_ascii=False).encode()
         known = found["what"] == "comparisons" and found["format"] in shapes.SHAPES
         # A name with a folder in it would lead out of this one.
         plain = all(Path(name).name == name and described["sha256"] for name, described in found["files"].items())
         counted = all(isinstance(split["rows"], int) for split in found["counts"]["by_split"].values())
     except OSError as error:
         raise Invalid(f"{folder} is no exported folder: {path.name}: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Invalid(f"{path} is not the manifest of an export.") from None
     if found.get("schema_version") != manifests.SCHEMA_VERSION or not (known and plain and counted):
         raise Invalid(f"{path} describes a kind or version of dataset that this version does not know.")
@@ -110,8 +119,15 @@ class _Lines:
 
     def _problems(self, data: bytes, split: str) -> Iterator[str]:
         try:
-            line = json.loads(data)
-        except ValueError:
+            text = data.decode()
+            line = json.loads(text)
+            # Only an escape can bring half a character in: as bytes it is no UTF-8.
+            if "\\u" in text:
+                json.dumps(line, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            yield SURROGATE
+            return
+        except (ValueError, RecursionError):
             yield "is not JSON"
             return
         misfits = list(shapes.misfits(line, self.shape))
@@ -180,13 +196,22 @@ class _Lines:
             found = self.tally.as_json(self.format)
         for name, value in found.items():
             if said.get(name) != value:
-                self.report.add(manifests.MANIFEST, f"counts.{name} is {said.get(name)}, the files have {value}")
+                self.report.add(manifests.MANIFEST, f"counts.{name} is {_told(said.get(name))}, the files have {value}")
         for split, rows in self.rows.items():
             described = self.report.manifest["files"][f"{split}.jsonl"].get("rows")
             counted = said["by_split"].get(split, {}).get("rows")
             if not rows == described == counted:
-                problem = f"{split} has {counted} rows by counts, {described} by files, {rows} in the file"
-                self.report.add(manifests.MANIFEST, problem)
+                self.report.add(
+                    manifests.MANIFEST,
+                    f"{split}: rows by counts: {_told(counted)}, by files: {_told(described)}, in the file: {rows}",
+                )
+
+
+def _told(value) -> str:
+    """A value of the manifest, cut where it is long or deep."""
+    short = reprlib.Repr()
+    short.maxdict = short.maxlist = 20
+    return short.repr(value)
 
 
 def _ranked(line: dict) -> Iterator[str]:
@@ -195,7 +220,7 @@ def _ranked(line: dict) -> Iterator[str]:
     if line["group_id"] != line["comparison_id"]:
         yield "group_id is not the comparison_id"
     if len(completions) < 2 or line["k"] != len(completions):
-        yield f"k is {line['k']} and there are {len(completions)} completions"
+        yield f"k is {line['k']}, completions: {len(completions)}"
     if ranks != list(range(len(ranks))):
         yield f"ranks are not dense from 0, the best: {', '.join(map(str, ranks))}"
     if not 0 <= line["draw"]["index"] < line["draw"]["size"]:

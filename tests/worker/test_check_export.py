@@ -94,7 +94,7 @@ def test_what_export_wrote_is_well(export, format):
     folder = export(format)
     said = run(folder)
     rows = {"ranked": 3, "preference": 17, "preference_implicit": 17}[format]
-    assert f"comparisons, {format}, {rows} rows" in said
+    assert f"comparisons, {format}, rows: {rows}\n" in said
     assert "0=best" in said
     assert said.endswith("ok\n")
 
@@ -131,6 +131,13 @@ def test_it_needs_no_database(export, tmp_path):
             b' "files": {"../up.jsonl": {"sha256": "0"}}}',
             "does not know",
         ),
+        (b"[" * 100_000, "is not the manifest of an export"),
+        (b'{"what": ' + b'{"a": ' * 100_000, "is not the manifest of an export"),
+        (
+            b'{"schema_version": 1, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
+            b' "files": {"\\ud83d.jsonl": {"sha256": "0"}}}',
+            "is not the manifest of an export",
+        ),
     ],
 )
 def test_a_folder_that_is_no_export(tmp_path, content, says):
@@ -166,6 +173,38 @@ class TestFiles:
         (folder / "README.md").unlink()
         assert problems(folder) == ["README.md: is in the manifest and not in the folder"]
 
+    def test_a_name_that_no_file_can_have(self, export):
+        folder = export("ranked")
+        name = "n" * 300
+        files = json.loads((folder / "manifest.json").read_text())["files"] | {name: {"sha256": "0"}}
+        change_manifest(folder, files=files)
+        assert problems(folder) == [f"{name}: cannot be read: File name too long"]
+
+    def test_one_problem_is_not_called_many(self, export):
+        folder = export("ranked")
+        (folder / "README.md").write_text("mine")
+        with pytest.raises(CommandError, match="^1 problem in "):
+            run(folder)
+
+    def test_a_line_and_a_count_that_are_nested_deeply(self, export):
+        folder = export("ranked")
+        file = file_of(folder)
+        file.write_bytes(file.read_bytes() + b"[" * 100_000 + b"\n")
+        nested = json.loads("[" * 400 + "]" * 400)
+        counts = json.loads((folder / "manifest.json").read_text())["counts"]
+        change_manifest(folder, counts=counts | {"tied_pairs": nested})
+        found = problems(folder)
+        assert f"{file.name}:4: is not JSON" in found
+        assert "manifest.json: counts.tied_pairs is [[[[[[[...]]]]]]], the files have 1" in found
+
+    @pytest.mark.parametrize("half", [b"\\ud83d", b"\xed\xa0\xbd"], ids=["escaped", "raw"])
+    def test_half_a_character(self, export, half):
+        folder = export("ranked")
+        file = file_of(folder)
+        file.write_bytes(file.read_bytes().replace(b"Answer", half, 1))
+        says = "holds half a character (a lone surrogate)" if half.startswith(b"\\") else "is not JSON"
+        assert f"{file.name}:1: {says}" in problems(folder)
+
     def test_a_file_too_many(self, export):
         folder = export("ranked")
         (folder / "more.jsonl").write_text("{}\n")
@@ -179,7 +218,7 @@ class TestFiles:
         assert problems(folder) == [
             f"{file.name}: has another sha256 than in the manifest: it was changed",
             "manifest.json: counts.rows is 17, the files have 16",
-            f"manifest.json: {split} has 17 rows by counts, 17 by files, 16 in the file",
+            f"manifest.json: {split}: rows by counts: 17, by files: 17, in the file: 16",
         ]
 
     def test_another_direction_or_digest_in_the_manifest(self, export):
@@ -229,7 +268,7 @@ RANKED = [
     (lambda line: line.update(context={}), "context is not a list"),
     (lambda line: line.update(completions=["a", "b"]), "completions[0] is not an object"),
     (lambda line: line.update(comparison_id=99), "group_id is not the comparison_id"),
-    (lambda line: line.update(k=3), "k is 3 and there are 4 completions"),
+    (lambda line: line.update(k=3), "k is 3, completions: 4"),
     (lambda line: one(line, 1).update(rank=1), "ranks are not dense from 0, the best: 1, 2"),
     (lambda line: one(line, 2).update(rank=5), "ranks are not dense from 0, the best: 0, 1, 5"),
     (lambda line: [place.update(rank=place["rank"] + 1) for place in line["completions"]], "ranks are not dense"),

@@ -26,14 +26,15 @@ class Command(RefusingCommand):
         report = check(folder, progress=lambda lines, name: tqdm(lines, desc=name, unit=" lines", disable=None))
         said = _trl(folder, report)
         splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report.manifest["counts"]["by_split"].items())
-        self.stdout.write(f"{folder}: {report.manifest['what']}, {report.manifest['format']}, {report.rows:,} rows")
+        self.stdout.write(f"{folder}: {report.manifest['what']}, {report.manifest['format']}, rows: {report.rows:,}")
         self.stdout.write(f"splits: {splits}; ranks: {report.manifest['rank_order']}; {said}")
         for problem in report.problems:
             self.stdout.write(problem)
         if report.count > SHOWN:
             self.stdout.write(f"… and {report.count - SHOWN:,} more")
         if report.count:
-            raise CommandError(f"{report.count:,} problems in {folder}", returncode=1)
+            problems = "problem" if report.count == 1 else "problems"
+            raise CommandError(f"{report.count:,} {problems} in {folder}", returncode=1)
         self.stdout.write("ok")
 
 
