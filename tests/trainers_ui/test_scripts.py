@@ -13,7 +13,7 @@ NODE = shutil.which("node")
 
 
 @pytest.mark.skipif(NODE is None, reason="node is not installed; the browser tests cover the scripts")
-@pytest.mark.parametrize("name", ["active-time", "order", "reply"])
+@pytest.mark.parametrize("name", ["active-time", "order", "reply", "typed"])
 def test_logic(name):
     test = Path(__file__).parent / "scripts" / f"{name}.test.mjs"
     done = subprocess.run(

@@ -5,6 +5,7 @@
 import { ActiveTime } from "./active-time.js";
 import { Draft } from "./draft.js";
 import { Reply } from "./reply.js";
+import { left } from "./typed.js";
 
 const POLL = 3000;
 const NEAR = 120;
@@ -81,6 +82,15 @@ class ChatTask extends HTMLElement {
     else if (blocked) this.notice("Your last message has no reply yet. Ask for the reply first.");
   }
 
+  /** The cursor stays where somebody types on. */
+  keepTyped(text) {
+    if (text === this.box.value) return;
+    const behind = this.box.value.length - this.box.selectionEnd;
+    this.fill(text);
+    const at = Math.max(0, text.length - behind);
+    this.box.setSelectionRange(at, at);
+  }
+
   notice(text) {
     const notice = document.createElement("p");
     notice.className = "notice";
@@ -92,7 +102,7 @@ class ChatTask extends HTMLElement {
   asked(event) {
     if (event.target === this.form && event.detail.successful) {
       // Only what was sent leaves the box; somebody may have typed on.
-      if (this.box.value === this.sent) this.fill("");
+      this.keepTyped(left(this.box.value, this.sent));
       this.draft.adopt(this.draft.version, JSON.stringify({ text: "" }));
       this.begun();
       this.down();
@@ -233,7 +243,8 @@ class ChatTask extends HTMLElement {
 
   down() {
     this.stick = true;
-    scrollTo(0, document.documentElement.scrollHeight);
+    // Where nothing is said yet, the page begins with what there is to do.
+    if (this.querySelector(".turn")) scrollTo(0, document.documentElement.scrollHeight);
   }
 }
 
