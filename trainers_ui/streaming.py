@@ -42,6 +42,7 @@ class Events:
 
     def __init__(self, assignment, request_id: int, after: str):
         self.conversation = assignment.conversation
+        self.policy_id = assignment.iteration.reply_policy_id
         self.request_id = request_id
         self.source = streams.read(assignment.pk, after)
         self.closed = False
@@ -73,7 +74,9 @@ class Events:
                 if not self._pending():
                     yield b"event: end\ndata: {}\n\n"
                     return
-                yield b": \n\n"
+                # A worker that died leaves half a reply: its page says so until another writes it again.
+                ready = streams.policy_state(self.policy_id)[0] == "ready"
+                yield b": \n\n" if ready else b"event: away\ndata: {}\n\n"
 
     def _pending(self) -> bool:
         try:

@@ -108,10 +108,20 @@ def test_the_end_of_an_earlier_reply_is_not_the_end(watch, chat, asked):
 
 def test_silence_is_filled(watch, chat, asked, monkeypatch):
     monkeypatch.setattr(streaming, "COMMENT_SECONDS", 0)
+    policies = {str(chat.iteration.reply_policy_id): {"state": "ready", "reason": ""}}
+    streams.client().set(f"{streams.HEARTBEAT}test", json.dumps({"policies": policies}))
     content = iter(watch().streaming_content)
 
     assert next(content) == b"retry: 1000\n\n"
     assert next(content) == b": \n\n"
+
+
+def test_a_worker_that_died_is_told(watch, chat, asked, monkeypatch):
+    monkeypatch.setattr(streaming, "COMMENT_SECONDS", 0)
+    content = iter(watch().streaming_content)
+
+    assert next(content) == b"retry: 1000\n\n"
+    assert next(content) == b"event: away\ndata: {}\n\n"
 
 
 def test_flushed_redis_ends_it_where_the_reply_is_there(watch, chat, asked, monkeypatch):

@@ -157,6 +157,7 @@ class ChatTask extends HTMLElement {
     this.source = new EventSource(this.dataset.streamUrl);
     this.source.addEventListener("message", (event) => this.take(JSON.parse(event.data)));
     this.source.addEventListener("end", () => this.end());
+    this.source.addEventListener("away", () => this.halted(true));
     this.source.addEventListener("open", () => this.say(""));
     this.source.addEventListener("error", () => this.broken());
   }
@@ -167,6 +168,13 @@ class ChatTask extends HTMLElement {
     else if (news === "end") this.end();
     else if (news === "stale") this.refresh();
     if (news !== "nothing") this.failures = 0;
+    this.halted(false);
+  }
+
+  /** The worker is gone, or writes again. */
+  halted(gone) {
+    const place = this.querySelector("[data-halted]");
+    if (place) place.hidden = !gone;
   }
 
   end() {
