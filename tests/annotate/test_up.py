@@ -202,6 +202,25 @@ def test_a_command_after_the_servers_were_killed(tmp_path):
     assert (refused.returncode, refused.stderr) == (2, "nothing is running: make run\n")
 
 
+@pytest.mark.parametrize("command", [("stats",), ("migrate",)])
+def test_a_database_that_does_not_answer(tmp_path, command):
+    port = free_port()
+    urls = {"DATABASE_URL": f"postgresql://x:geheim@127.0.0.1:{port}/x", "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    refused = manage(tmp_path, *command, SECRET_KEY="k" * 64, SITE_URL="https://example.org", **urls)
+    assert refused.stderr == f"the database at 127.0.0.1:{port} does not answer: Connection refused\n"
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_redis_that_does_not_answer(tmp_path):
+    port = free_port()
+    urls = {"DATABASE_URL": "postgresql://x:geheim@127.0.0.1:1/x", "REDIS_URL": f"redis://:geheim@127.0.0.1:{port}/0"}
+    look = "from django.core.cache import cache; cache.get('a')"
+    command = ("shell", "--no-imports", "-c", look)
+    refused = manage(tmp_path, *command, SECRET_KEY="k" * 64, SITE_URL="https://example.org", **urls)
+    assert refused.stderr == f"Redis at 127.0.0.1:{port} does not answer\n"
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
 @pytest.mark.parametrize("command", [("help",), ("up", "--help"), ("makemigrations", "--check", "--dry-run")])
 def test_commands_that_need_nothing(tmp_path, command):
     done = manage(tmp_path, *command)
