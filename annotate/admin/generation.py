@@ -93,7 +93,7 @@ class GenerationRequestAdmin(ReadOnly):
             except BothsidesError as error:
                 refusals.append(f"Request {one.pk}: {error.message}")
         if again:
-            messages.success(request, f"{again:,} requests wait once more.")
+            messages.success(request, f"{again:,} {'request waits' if again == 1 else 'requests wait'} once more.")
         for refusal in refusals[:10]:
             messages.error(request, refusal)
         if len(refusals) > 10:

@@ -216,7 +216,8 @@ class ProjectAdmin(Listed):
         """More chats to hold."""
 
         def take(project: Project, count: int) -> str:
-            return f"{assignments.open_chats(project=project, count=count):,} chat slots are open."
+            opened = assignments.open_chats(project=project, count=count)
+            return f"{opened:,} chat {'slot is' if opened == 1 else 'slots are'} open."
 
         text = "Each is one conversation that a trainer holds with the model; each brings one comparison to rank."
         return self._step(request, project_id, "Open chat slots", text, ChatsForm, take)
@@ -253,6 +254,8 @@ def too_few_trainers(project: Project) -> str:
     if eligible >= project.overlap:
         return ""
     own = "" if project.authors_rank_own else " (whoever held a conversation does not rank it)"
+    if project.overlap == 1:
+        return f"Each comparison wants 1 ranking, and nobody can rank it{own}. Add trainers."
     return (
         f"Each comparison wants {project.overlap} rankings by different people, and only {eligible} can rank it{own}. "
         "Add trainers or lower the overlap."

@@ -64,4 +64,5 @@ class PromptAdmin(Listed):
 
     def _switch(self, request, prompts, *, active: bool) -> None:
         changed = prompts.exclude(active=active).update(active=active)
-        messages.success(request, f"{changed:,} prompts are {'offered' if active else 'no longer offered'}.")
+        are = "prompt is" if changed == 1 else "prompts are"
+        messages.success(request, f"{changed:,} {are} {'offered' if active else 'no longer offered'}.")

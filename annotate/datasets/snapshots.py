@@ -177,7 +177,8 @@ def _write(folder: Path, project: Project, format: str, filters: Filters, rows: 
 def _no_lines(format: str, filters: Filters, tally: manifest.Tally) -> str:
     if not tally.rankings:
         return f"There is nothing to export: no ranking belongs to the split {filters.split}."
-    return f"There is nothing to export: {format} holds no ties, and in all {tally.rankings} rankings all are tied."
+    where = "the only ranking" if tally.rankings == 1 else f"each of the {tally.rankings:,} rankings"
+    return f"There is nothing to export: {format} holds no ties, and in {where} all are tied."
 
 
 class _Moved(File):

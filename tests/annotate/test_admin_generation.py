@@ -71,7 +71,7 @@ def test_the_action_tries_failed_ones_again_and_says_which_could_not(admin_clien
     chosen = {"action": "try_again", "_selected_action": [request.pk, gone_on.pk]}
     page = admin_client.post(LIST, chosen, follow=True)
     assert said(page) == [
-        "1 requests wait once more.",
+        "1 request waits once more.",
         f"Request {gone_on.pk}: The conversation has gone on without this reply.",
     ]
     request.refresh_from_db()

@@ -143,6 +143,16 @@ def test_too_few_trainers_for_the_overlap_are_warned_of(admin_client, project, o
     )
 
 
+def test_nobody_for_the_only_ranking_is_warned_of(admin_client, project) -> None:
+    project.overlap, project.authors_rank_own = 1, False
+    project.save()
+    factory.trainer(project)
+    assert (
+        "Each comparison wants 1 ranking, and nobody can rank it (whoever held a conversation does not rank it). "
+        "Add trainers."
+    ) in said(admin_client.get(page_of(project)))
+
+
 def test_state_of_the_work_is_shown(admin_client, project) -> None:
     factory.chat_slot(project)
     factory.open_comparison(project)
@@ -158,6 +168,7 @@ def test_chat_slots_are_opened_after_a_page_that_asks_how_many(admin_client, pro
     assert said(page)[0] == "7 chat slots are open."
     assert project.assignments.filter(kind=Assignment.Kind.CHAT, state=Assignment.State.FREE).count() == 7
     assert LogEntry.objects.get().change_message == "7 chat slots are open."
+    assert said(admin_client.post(address, {"count": 1}, follow=True))[0] == "1 chat slot is open."
 
 
 @pytest.mark.parametrize("count", ["", "0", "-1", "100001", "many"])

@@ -77,6 +77,9 @@ def test_many_are_switched_off_and_on(admin_client, project, prompt) -> None:
     assert not Prompt.objects.filter(active=True).exists()
     admin_client.post(LIST, chosen | {"action": "offer"})
     assert Prompt.objects.filter(active=True).count() == 2
+    chosen["_selected_action"] = [prompt.pk]
+    page = admin_client.post(LIST, chosen | {"action": "withhold"}, follow=True)
+    assert str(list(page.context["messages"])[-1]) == "1 prompt is no longer offered."
 
 
 def test_search_finds_by_text(admin_client, project, prompt) -> None:

@@ -141,7 +141,7 @@ class TestNothingThere:
         made = factory.project(slug="tied", overlap=1)
         factory.ranking(factory.comparison_about(made, "One"), "A=B=C=D")
         message = refused("--project", "tied", "--out", str(tmp_path / "out"), format="preference")
-        assert message == "There is nothing to export: preference holds no ties, and in all 1 rankings all are tied."
+        assert message == "There is nothing to export: preference holds no ties, and in the only ranking all are tied."
 
 
 class FullDisk(FileSystemStorage):
