@@ -183,7 +183,7 @@ class TestFiles:
     def test_one_problem_is_not_called_many(self, export):
         folder = export("ranked")
         (folder / "README.md").write_text("mine")
-        with pytest.raises(CommandError, match="^1 problem in "):
+        with pytest.raises(CommandError, match=r"^1 problem in "):
             run(folder)
 
     def test_a_line_and_a_count_that_are_nested_deeply(self, export):
