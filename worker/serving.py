@@ -105,8 +105,9 @@ class Serving:
             self._bell.clear()
             # Often enough that a lease outlives two looks that fail.
             self._look_after = time.monotonic() + min(settings.WORKER_POLL_SECONDS, settings.SAMPLING_LEASE_SECONDS / 3)
-            self._with_database(self._claim)
+            # In this order: a job that was lost may be the next one that is claimed.
             self._with_database(self._renew)
+            self._with_database(self._claim)
         if self._jobs:
             self._listen()
         else:
@@ -220,6 +221,7 @@ class Serving:
         if not claimed and not self._jobs:
             claimed = self._claim_texts(LARGEST_REQUEST, LARGEST_REQUEST)
         for request in claimed:
+            self._drop_earlier_attempt(request)
             job = Job(request, request.claim_token)
             self._jobs[job.token] = job
             self._begin(job)
@@ -228,6 +230,13 @@ class Serving:
         return generation.claim(
             policy_id=self.policy.pk, worker=self.worker, limit=max(0, limit), bulk_limit=max(0, bulk_limit)
         )
+
+    def _drop_earlier_attempt(self, request: GenerationRequest) -> None:
+        """What this loop claims again it has lost meanwhile, even where no renewal has told it so."""
+        for token, job in list(self._jobs.items()):
+            if job.request.pk == request.pk:
+                self._stop_sampling(job)
+                del self._jobs[token]
 
     def _begin(self, job: Job) -> None:
         request = job.request
