@@ -52,6 +52,11 @@ def test_nothing_left(browser, html, trainer):
     assert "Nothing to do here now" in html(response)
 
 
+def test_a_script_is_sent_home_when_nothing_is_left(browser, project, trainer):
+    response = browser(trainer).post(CLAIM, {"kind": "rank"}, **JSON)
+    assert (response.status_code, response.json()) == (200, {"location": reverse("home")})
+
+
 def test_a_kind_that_the_project_has_not(browser, project, trainer):
     project.kinds = ["rank"]
     project.save()

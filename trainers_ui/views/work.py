@@ -29,8 +29,14 @@ def claim(request: HttpRequest, slug: str) -> HttpResponse:
     kind = request.POST.get("kind", "")
     if kind and kind not in project.kinds:
         raise Invalid("This project has no work of that kind.")
-    assignment = assignments.claim(user=request.user, project=project, kinds=[kind] if kind else None)
-    where = reverse("work", args=[assignment.pk])
+    try:
+        assignment = assignments.claim(user=request.user, project=project, kinds=[kind] if kind else None)
+        where = reverse("work", args=[assignment.pk])
+    except NothingLeft:
+        if not wants_json(request):
+            raise
+        # The script goes on with what comes next, and that is then the page that says so.
+        where = reverse("home")
     return JsonResponse({"location": where}) if wants_json(request) else redirect(where)
 
 
