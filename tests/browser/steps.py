@@ -10,6 +10,9 @@ PATIENT = 90_000
 
 
 def say(page: Page, text: str) -> None:
+    # Enter sends once this page, and no earlier one, has its scripts.
+    page.locator("#text").wait_for()
+    page.wait_for_load_state()
     page.locator("#text").fill(text)
     page.keyboard.press("Enter")
 
