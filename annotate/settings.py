@@ -12,7 +12,9 @@ import psycopg
 from csp.constants import NONE, SELF
 from django.core.management.utils import get_random_secret_key
 from psycopg.conninfo import conninfo_to_dict
+from redis.backoff import NoBackoff
 from redis.connection import parse_url as parse_redis_url
+from redis.retry import Retry
 
 from annotate import embedded, env
 
@@ -190,10 +192,14 @@ else:
     DATABASES = {"default": {"ENGINE": "django.db.backends.dummy"}}
     REDIS_URL = "redis://127.0.0.1:1/0"
 
+# By itself the library tries for many seconds; a page must not wait that long for what it can do without.
+REDIS_OPTIONS = {"socket_timeout": 2, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 1)}
+
 CACHES = {
     "default": {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
+        "OPTIONS": REDIS_OPTIONS,
         "KEY_PREFIX": "bothsides:cache",
     }
 }

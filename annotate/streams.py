@@ -22,7 +22,7 @@ LONGEST = 5000
 @cache
 def client() -> redis.Redis:
     """The connection pool of this process; each call waits two seconds at most."""
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=1, decode_responses=True)
+    return redis.Redis.from_url(settings.REDIS_URL, decode_responses=True, **settings.REDIS_OPTIONS)
 
 
 def key_of(assignment_id: int) -> str:

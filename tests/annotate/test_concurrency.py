@@ -71,6 +71,7 @@ def submit(slot, dice):
     rankings.submit(assignment=slot, user=slot.trainer, tiers=tiers)
 
 
+@pytest.mark.slow
 def test_sixteen_trainers_at_once_leave_every_invariant_standing():
     project = factory.project(overlap=3)
     bulk.comparisons(project, 200)
