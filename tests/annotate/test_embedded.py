@@ -13,6 +13,9 @@ import redis
 
 from annotate import embedded
 
+# Starts servers and processes again and again.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -47,7 +50,9 @@ def test_both_answer_and_their_addresses_can_be_read(started, tmp_path):
 def test_nobody_else_reads_the_addresses(started, tmp_path):
     started(tmp_path)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
-    assert modes == {"postgres.json": 0o600, "valkey.json": 0o600, "postgres": 0o700}
+    # The socket's folder is elsewhere where the home folder has a long name.
+    assert modes.pop("postgres", 0o700) == 0o700
+    assert modes == {"postgres.json": 0o600, "valkey.json": 0o600}
 
 
 def test_valkey_refuses_who_has_no_password(started, tmp_path):

@@ -16,6 +16,9 @@ import pytest
 
 from annotate import embedded
 
+# Starts servers and processes again and again.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
