@@ -9,139 +9,38 @@ import re
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db import IntegrityError, transaction
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from annotate import openings
+from annotate import openings, queue
 from annotate.errors import Conflict, DraftConflict, Invalid, NothingLeft
-from annotate.models import Assignment, Conversation, Iteration, Project, QueueCursor, SkipReason, User
+from annotate.models import Assignment, Conversation, Iteration, Project, SkipReason, User
 
+Kind = Assignment.Kind
 State = Assignment.State
-
-# The recursion walks the few (priority, ordinal) parts of the queue in their order, one index probe each; in each
-# the search begins where this trainer's cursor stands. The subquery of the cursor and the one of the slot are
-# evaluated part by part, so that the first slot found ends the search. Two things keep the plan the same whatever the
-# statistics say: the part is a range of the index's columns and not an equality, after which the primary key would
-# have the wanted order too; and OFFSET 0 keeps the question for the trainer's own row a probe a slot, not a join.
-CLAIM = """
-WITH RECURSIVE part AS (
-    (SELECT priority, ordinal FROM annotate_assignment
-     WHERE state = 'free' AND project_id = %(project)s AND kind = %(kind)s
-     ORDER BY priority, ordinal LIMIT 1)
-    UNION ALL
-    SELECT following.priority, following.ordinal FROM part, LATERAL (
-        SELECT priority, ordinal FROM annotate_assignment
-        WHERE state = 'free' AND project_id = %(project)s AND kind = %(kind)s
-          AND (priority, ordinal) > (part.priority, part.ordinal)
-        ORDER BY priority, ordinal LIMIT 1) following
-)
-UPDATE annotate_assignment
-SET state = 'held', trainer_id = %(trainer)s, seat = %(seat)s, held_at = clock_timestamp(),
-    lease_until = clock_timestamp() + %(lease)s,
-    shown_order = ARRAY(
-        SELECT candidate.id FROM annotate_candidate candidate
-        WHERE candidate.comparison_id = annotate_assignment.comparison_id ORDER BY random())
-WHERE id = (
-    SELECT slot.id FROM part, LATERAL (
-        SELECT free.id FROM annotate_assignment free
-        WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-          AND (free.priority, free.ordinal, free.id) > (part.priority, part.ordinal, coalesce((
-              SELECT after FROM annotate_queuecursor cursor
-              WHERE cursor.project_id = %(project)s AND cursor.trainer_id = %(trainer)s
-                AND cursor.kind = %(kind)s AND cursor.priority = part.priority
-                AND cursor.ordinal = part.ordinal), 0))
-          AND (free.priority, free.ordinal) <= (part.priority, part.ordinal)
-          AND (%(own)s OR free.author_id IS DISTINCT FROM %(trainer)s)
-          AND NOT EXISTS (
-              SELECT FROM annotate_assignment mine
-              WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s OFFSET 0)
-        ORDER BY free.priority, free.ordinal, free.id LIMIT 1 FOR UPDATE SKIP LOCKED) slot
-    LIMIT 1)
-RETURNING id, priority, ordinal
-"""
-
-# How far a trainer's cursor may move in each part of the queue: to just before the first slot that could still be
-# theirs, read without regard to locks, so that a slot that another claim is just giving back is not passed by.
-# Slots younger than a transaction may last stay ahead of every cursor, because older ones may still be uncommitted.
-# Only what the claim has just searched is looked at: the parts before the claimed slot's, and its own up to it.
-PASSED = """
-WITH RECURSIVE part AS (
-    (SELECT priority, ordinal FROM annotate_assignment
-     WHERE state = 'free' AND project_id = %(project)s AND kind = %(kind)s
-     ORDER BY priority, ordinal LIMIT 1)
-    UNION ALL
-    SELECT following.priority, following.ordinal FROM part, LATERAL (
-        SELECT priority, ordinal FROM annotate_assignment
-        WHERE state = 'free' AND project_id = %(project)s AND kind = %(kind)s
-          AND (priority, ordinal) > (part.priority, part.ordinal)
-        ORDER BY priority, ordinal LIMIT 1) following
-), reached AS (
-    SELECT part.priority, part.ordinal, coalesce((
-        SELECT after FROM annotate_queuecursor cursor
-        WHERE cursor.project_id = %(project)s AND cursor.trainer_id = %(trainer)s AND cursor.kind = %(kind)s
-          AND cursor.priority = part.priority AND cursor.ordinal = part.ordinal), 0) AS after,
-        CASE WHEN (part.priority, part.ordinal) = (%(claimed_priority)s, %(claimed_ordinal)s)
-             THEN %(claimed)s ELSE 9223372036854775807 END AS until
-    FROM part
-    WHERE (part.priority, part.ordinal) <= (%(claimed_priority)s, %(claimed_ordinal)s)
-), crowded AS (
-    SELECT reached.* FROM reached WHERE (
-        SELECT count(*) FROM (
-            SELECT FROM annotate_assignment free
-            WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-              AND (free.priority, free.ordinal, free.id) > (reached.priority, reached.ordinal, reached.after)
-              AND (free.priority, free.ordinal, free.id) < (reached.priority, reached.ordinal, reached.until)
-            ORDER BY free.priority, free.ordinal, free.id LIMIT %(few)s) ahead) = %(few)s
-)
-INSERT INTO annotate_queuecursor (project_id, trainer_id, kind, priority, ordinal, after)
-SELECT %(project)s, %(trainer)s, %(kind)s, crowded.priority, crowded.ordinal, coalesce((
-    SELECT free.id - 1 FROM annotate_assignment free
-    WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-      AND (free.priority, free.ordinal, free.id) > (crowded.priority, crowded.ordinal, crowded.after)
-      AND (free.priority, free.ordinal) <= (crowded.priority, crowded.ordinal)
-      AND (free.created_at > clock_timestamp() - %(young)s
-           OR (%(own)s OR free.author_id IS DISTINCT FROM %(trainer)s)
-              AND NOT EXISTS (
-                  SELECT FROM annotate_assignment mine
-                  WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s OFFSET 0))
-    ORDER BY free.priority, free.ordinal, free.id LIMIT 1), (
-    SELECT free.id FROM annotate_assignment free
-    WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-      AND (free.priority, free.ordinal) <= (crowded.priority, crowded.ordinal)
-    ORDER BY free.priority DESC, free.ordinal DESC, free.id DESC LIMIT 1), crowded.after)
-FROM crowded
-ON CONFLICT (project_id, trainer_id, kind, priority, ordinal)
-DO UPDATE SET after = greatest(annotate_queuecursor.after, excluded.after)
-"""
 
 DRAFT_CHARACTERS = 200_000
 """The longest draft as JSON; several times the longest message."""
 
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-FEW = 64
-"""So many passed slots cost less than moving a cursor."""
 
-YOUNG = timedelta(minutes=10)
-"""Longer than any transaction that makes slots may last."""
+def claim(
+    *, user: User, project: Project, kinds: list[str] | None = None, ahead: bool = False, reserved: int | None = None
+) -> Assignment:
+    """The slot that the person holds, else the next one for them, of those `kinds` that the project has, in order.
 
-BEHIND_ALL = {"claimed": 2**63 - 1, "claimed_priority": 2**15 - 1, "claimed_ordinal": 2**15 - 1}
-"""Where a claim that found nothing has searched: everywhere."""
-
-
-def claim(*, user: User, project: Project, kinds: list[str] | None = None, ahead: bool = False) -> Assignment:
-    """The slot that the trainer holds, else the next one for them, of those `kinds` that the project has, in order.
-
-    With `ahead` the second seat: the next ranking while they are at one. Raises NothingLeft where there is no slot
-    for them now. Two tabs that claim at once get the same slot: the constraint on seats turns the second one back,
-    which then finds what the first has got.
+    What is reserved for them comes before what is open to all; `reserved` names one of those by its id. Reviews are
+    handed out where `kinds` says so. With `ahead` the second seat: the next ranking while they are at one.
+    Raises NothingLeft where there is no slot for them now. Two tabs that claim at once get the same slot: the
+    constraint on seats turns the second one back, which then finds what the first has got.
     """
-    wanted = [kind for kind in kinds or project.kinds if kind in project.kinds]
+    wanted = [kind for kind in kinds or project.kinds if kind in (*project.kinds, Kind.REVIEW)]
     for last in (False, True):
         try:
             with transaction.atomic():
-                assignment = _claim(user, project, wanted, ahead)
+                assignment = _claim(user, project, wanted, ahead=ahead, reserved=reserved)
             break
         except IntegrityError:
             if last:
@@ -152,7 +51,7 @@ def claim(*, user: User, project: Project, kinds: list[str] | None = None, ahead
     return assignment
 
 
-def _claim(user: User, project: Project, kinds: list[str], ahead: bool) -> Assignment | None:
+def _claim(user: User, project: Project, kinds: list[str], *, ahead: bool, reserved: int | None) -> Assignment | None:
     held = {
         assignment.seat: assignment
         for assignment in Assignment.objects.filter(project=project, trainer=user, state=State.HELD)
@@ -166,34 +65,57 @@ def _claim(user: User, project: Project, kinds: list[str], ahead: bool) -> Assig
         _lease(assignment, user)
         assignment.refresh_from_db()
         return assignment
+    seat = 2 if ahead else 1
+    if reserved is not None:
+        return _claim_reserved(user, project, kinds, pk=reserved)
+    assignment = None if ahead else _claim_reserved(user, project, kinds)
+    if assignment is not None:
+        return assignment
     for kind in kinds:
-        assignment_id = _claim_slot(user, project, kind, seat=2 if ahead else 1)
+        assignment_id = queue.take_next(user=user, project=project, kind=kind, seat=seat)
         if assignment_id is not None:
-            assignment = Assignment.objects.select_related("iteration", "project").get(pk=assignment_id)
-            if kind == Assignment.Kind.CHAT:
-                openings.open_for(assignment=assignment)
-            return assignment
+            return _held_now(assignment_id)
     return None
 
 
-def _claim_slot(user: User, project: Project, kind: str, *, seat: int) -> int | None:
-    given = {
-        "project": project.pk,
-        "kind": kind,
-        "trainer": user.pk,
-        "seat": seat,
-        "own": project.authors_rank_own,
-        "lease": timedelta(seconds=settings.ASSIGNMENT_LEASE_SECONDS),
-        "few": FEW,
-        "young": YOUNG,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(CLAIM, given)
-        row = cursor.fetchone()
-        if kind == Assignment.Kind.RANK:
-            found = dict(zip(BEHIND_ALL, row, strict=True)) if row else BEHIND_ALL
-            cursor.execute(PASSED, given | found)
-    return row[0] if row else None
+def _claim_reserved(user: User, project: Project, kinds: list[str], **which) -> Assignment | None:
+    """Hold the first slot that waits for this person only."""
+    waiting = (
+        reserved_for(user=user, project=project)
+        .filter(kind__in=kinds, **which)
+        .select_for_update(skip_locked=True, no_key=True, of=["self"])
+        .first()
+    )
+    if waiting is None:
+        return None
+    now = timezone.now()
+    Assignment.objects.filter(pk=waiting.pk, state=State.FREE).update(
+        state=State.HELD,
+        trainer=user,
+        seat=1,
+        held_at=now,
+        lease_until=now + timedelta(seconds=settings.ASSIGNMENT_LEASE_SECONDS),
+    )
+    return _held_now(waiting.pk)
+
+
+def _held_now(pk: int) -> Assignment:
+    assignment = Assignment.objects.select_related("iteration", "project", "subject").get(pk=pk)
+    if assignment.kind in (Kind.CHAT, Kind.WRITE):
+        openings.open_for(assignment=assignment)
+    return assignment
+
+
+def reserved_for(*, user: User, project: Project) -> QuerySet[Assignment]:
+    """Free slots that wait for this person only: what came back, their branches and revisions; the first one first."""
+    waiting = Assignment.objects.filter(project=project, reserved_for=user, state=State.FREE)
+    return waiting.order_by("priority", "id")
+
+
+def open_reservations() -> int:
+    """Let anyone take what has waited for its own trainer long enough. How many slots were opened."""
+    late = Assignment.objects.filter(state=State.FREE, personal=False, reserved_until__lt=timezone.now())
+    return late.update(reserved_for=None, reserved_until=None)
 
 
 def _lease(assignment: Assignment, user: User) -> bool:
@@ -214,7 +136,7 @@ def release_ahead(*, user: User, project: Project) -> bool:
     ahead = Assignment.objects.filter(project=project, trainer=user, state=State.HELD, seat=2).first()
     if ahead is None or not _end(ahead, State.HELD, State.WITHDRAWN, seat_is=2, trainer=None):
         return False
-    _replace(ahead)
+    _replace(ahead, waits=False)
     return True
 
 
@@ -290,7 +212,7 @@ def skip(*, assignment: Assignment, user: User, reason: str, note: str = "") -> 
     if not _end(assignment, State.HELD, State.SKIPPED, user=user, skip_reason=reason, skip_note=note[:2000]):
         assignment.refresh_from_db(fields=["state"])
         raise Conflict(f"This task was {assignment.state} already.")
-    _replace(assignment)
+    _replace(assignment, waits=False)
     if assignment.conversation_id is not None:
         openings.abandon(conversation=assignment.conversation)
 
@@ -313,7 +235,7 @@ def expire() -> int:
         else:
             done = _end(assignment, State.HELD, State.EXPIRED)
         if done:
-            _replace(assignment)
+            _replace(assignment, waits=True)
             ended += 1
     return ended
 
@@ -330,7 +252,11 @@ def take_place(*, assignment: Assignment, user: User) -> str:
     if current.state != State.EXPIRED:
         raise Conflict(f"This task was {current.state} already. Nothing was changed.")
     place = _standing_in(current)
-    counts = place is not None and _end(place, State.FREE, State.WITHDRAWN)
+    if current.personal:
+        # Nobody else was ever to have it.
+        counts = current.iteration.state != Iteration.State.CLOSED
+    else:
+        counts = place is not None and _end(place, State.FREE, State.WITHDRAWN)
     state = State.SUBMITTED if counts else State.SURPLUS
     _end(current, State.EXPIRED, state, user=user)
     return state
@@ -354,9 +280,16 @@ def _end(assignment: Assignment, before: str, after: str, *, user=None, seat_is=
     return bool(rows.update(state=after, seat=None, lease_until=None, ended_at=timezone.now(), **changes))
 
 
-def _replace(assignment: Assignment) -> Assignment | None:
-    """A new free slot in the place of one that ended, as long as its iteration is open."""
-    if not Iteration.objects.filter(pk=assignment.iteration_id, state=Iteration.State.OPEN).exists():
+def _replace(assignment: Assignment, *, waits: bool) -> Assignment | None:
+    """A new free slot in the place of one that ended, as long as its iteration hands out such work.
+
+    With `waits` one that was reserved for somebody waits for them still.
+    """
+    states = [Iteration.State.OPEN]
+    if assignment.kind == Kind.REVIEW:
+        # A round that is closing still has its work reviewed.
+        states.append(Iteration.State.CLOSING)
+    if assignment.personal or not Iteration.objects.filter(pk=assignment.iteration_id, state__in=states).exists():
         return None
     return Assignment.objects.create(
         project_id=assignment.project_id,
@@ -366,73 +299,40 @@ def _replace(assignment: Assignment) -> Assignment | None:
         ordinal=assignment.ordinal,
         comparison_id=assignment.comparison_id,
         author_id=assignment.author_id,
+        subject_id=assignment.subject_id,
+        reserved_for_id=assignment.reserved_for_id if waits else None,
+        reserved_until=assignment.reserved_until if waits else None,
         replaces=assignment,
     )
 
 
 @transaction.atomic
-def open_chats(*, project: Project, count: int, priority: int = 0) -> int:
-    """Make `count` free chat slots in the open iteration. Raises Invalid for a bad count, Conflict with none open."""
+def open_slots(*, project: Project, kind: str, count: int, priority: int = 0) -> int:
+    """Make `count` free slots of chat or writing in the open iteration.
+
+    Raises Invalid for a bad count or another kind, Conflict with no iteration open.
+    """
+    if kind not in (Kind.CHAT, Kind.WRITE):
+        raise Invalid("Only slots for chats and for writing are opened by hand; the others come of what is finished.")
     if not 1 <= count <= 100_000:
         raise Invalid("Open between 1 and 100,000 slots at once.")
     iteration = Iteration.objects.filter(project=project, state=Iteration.State.OPEN).first()
     if iteration is None:
         raise Conflict(f"Project {project.slug} has no open iteration; open one first.")
     Assignment.objects.bulk_create(
-        (
-            Assignment(project=project, iteration=iteration, kind=Assignment.Kind.CHAT, priority=priority)
-            for _ in range(count)
-        ),
+        (Assignment(project=project, iteration=iteration, kind=kind, priority=priority) for _ in range(count)),
         batch_size=1000,
     )
     return count
 
 
-def free_up_to(*, user: User, project: Project, kind: str, most: int = 99) -> int:
-    """How many slots of a kind are there for this trainer now, counted no further than `most`.
-
-    An upper bound after a few hundred slots that are not for them: what it reads is bounded too.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(*) FROM (
-                SELECT FROM (
-                    SELECT free.comparison_id, free.author_id FROM annotate_assignment free
-                    WHERE free.state = 'free' AND free.project_id = %(project)s AND free.kind = %(kind)s
-                      AND free.id > coalesce((
-                          SELECT min(after) FROM annotate_queuecursor cursor
-                          WHERE cursor.project_id = %(project)s AND cursor.trainer_id = %(trainer)s
-                            AND cursor.kind = %(kind)s AND cursor.priority = free.priority
-                            AND cursor.ordinal = free.ordinal), 0)
-                    ORDER BY free.priority, free.ordinal, free.id LIMIT 500) free
-                WHERE (%(own)s OR free.author_id IS DISTINCT FROM %(trainer)s)
-                  AND NOT EXISTS (
-                      SELECT FROM annotate_assignment mine
-                      WHERE mine.comparison_id = free.comparison_id AND mine.trainer_id = %(trainer)s OFFSET 0)
-                LIMIT %(most)s) counted
-            """,
-            {
-                "project": project.pk,
-                "kind": kind,
-                "trainer": user.pk,
-                "own": project.authors_rank_own,
-                "most": most,
-            },
-        )
-        return cursor.fetchone()[0]
-
-
-def forget_cursors(*, project: Project) -> None:
-    """Look through the whole queue again, as is needed where who may rank what has changed."""
-    QueueCursor.objects.filter(project=project).delete()
-
-
 def abandon_old() -> int:
-    """End the conversations of slots that expired long ago. Their words stay in the record."""
+    """End the conversations of slots that expired or were taken back long ago. Their words stay in the record."""
     before = timezone.now() - timedelta(hours=settings.ABANDON_AFTER_HOURS)
     old = Conversation.objects.filter(
-        state=Conversation.State.OPEN, assignment__state=State.EXPIRED, assignment__ended_at__lt=before
+        state=Conversation.State.OPEN,
+        assignment__state__in=[State.EXPIRED, State.WITHDRAWN],
+        assignment__ended_at__lt=before,
     )[:100]
     for conversation in (found := list(old)):
         openings.abandon(conversation=conversation)

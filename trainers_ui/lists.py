@@ -7,7 +7,7 @@ from django.db.models import Count, F, FilteredRelation, Q, QuerySet
 from django.db.models.functions import Coalesce, Left
 from django.utils import timezone
 
-from annotate import access, assignments
+from annotate import access, queue
 from annotate.errors import Invalid
 from annotate.models import User
 
@@ -40,7 +40,7 @@ def held(user: User) -> QuerySet:
 def offers(user: User, project) -> list[dict]:
     """What there is to do in a project, in its order, each kind counted up to `MOST`."""
     return [
-        {"kind": kind, "free": assignments.free_up_to(user=user, project=project, kind=kind, most=MOST)}
+        {"kind": kind, "free": queue.free_up_to(user=user, project=project, kind=kind, most=MOST)}
         for kind in project.kinds
     ]
 

@@ -12,7 +12,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from annotate import assignments, iterations, projects
+from annotate import assignments, iterations, projects, queue
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
 from annotate.models import Assignment, GuidelineVersion, Iteration, Membership, Project, Role, User
@@ -164,7 +164,7 @@ class ProjectAdmin(Listed):
         if form.cleaned_data["guidelines"] != (newest.text.strip() if newest else ""):
             projects.set_guidelines(project=obj, text=form.cleaned_data["guidelines"])
         if change and "authors_rank_own" in form.changed_data:
-            assignments.forget_cursors(project=obj)
+            queue.forget_cursors(project=obj)
         if change and OF_ITERATION & set(form.changed_data) and obj.open_iterations:
             messages.info(
                 request, "The open iteration keeps the settings that it began with; yours count from the next one on."
@@ -216,7 +216,7 @@ class ProjectAdmin(Listed):
         """More chats to hold."""
 
         def take(project: Project, count: int) -> str:
-            opened = assignments.open_chats(project=project, count=count)
+            opened = assignments.open_slots(project=project, kind="chat", count=count)
             return f"{opened:,} chat {'slot is' if opened == 1 else 'slots are'} open."
 
         text = "Each is one conversation that a trainer holds with the model; each brings one comparison to rank."

@@ -13,6 +13,8 @@ CONTENT = Path(__file__).parent
 SLUG = "demo"
 POLICY = "SmolLM2-135M-Instruct"
 CHATS = 20
+PIECES = 20
+TOPIC = "Anything that somebody might ask an assistant on an ordinary day, and an answer that settles it."
 PEOPLE = {
     Role.TRAINER: "trainer@demo.invalid",
     Role.REVIEWER: "reviewer@demo.invalid",
@@ -37,7 +39,14 @@ def prepare() -> Demo:
     """
     project, made = Project.objects.get_or_create(
         slug=SLUG,
-        defaults={"name": "Everyday help", "authors_rank_own": True, "k": 4, "overlap": 1, "max_new_tokens": 160},
+        defaults={
+            "name": "Everyday help",
+            "authors_rank_own": True,
+            "k": 4,
+            "overlap": 1,
+            "max_new_tokens": 160,
+            "topic": TOPIC,
+        },
     )
     if made:
         _fill(project)
@@ -63,4 +72,5 @@ def _fill(project: Project) -> None:
     projects.set_guidelines(project=project, text=(CONTENT / "guidelines.md").read_text(encoding="utf-8"))
     projects.add_prompts(project=project, openings=openings())
     iterations.open_next(project=project)
-    assignments.open_chats(project=project, count=CHATS)
+    assignments.open_slots(project=project, kind="chat", count=CHATS)
+    assignments.open_slots(project=project, kind="write", count=PIECES)

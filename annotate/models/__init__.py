@@ -6,9 +6,10 @@ from .conversations import Conversation, Message
 from .exports import Export
 from .generation import Completion, GenerationRequest
 from .policies import Policy
-from .projects import GuidelineVersion, Iteration, Membership, Project
+from .projects import GuidelineVersion, Iteration, Membership, Project, TurnShape, WriteFrom
 from .prompts import FamilyMember, Prompt
 from .rankings import Flag, RankedCandidate, Ranking
+from .reviews import Review, ReviewComment
 from .users import Role, User
 
 __all__ = [
@@ -31,7 +32,11 @@ __all__ = [
     "QueueCursor",
     "RankedCandidate",
     "Ranking",
+    "Review",
+    "ReviewComment",
     "Role",
     "SkipReason",
+    "TurnShape",
     "User",
+    "WriteFrom",
 ]

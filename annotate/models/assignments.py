@@ -22,6 +22,8 @@ class Assignment(models.Model):
     class Kind(models.TextChoices):
         CHAT = "chat", "Talk to the model"
         RANK = "rank", "Rank answers"
+        WRITE = "write", "Write both sides"
+        REVIEW = "review", "Review what was written"
 
     class State(models.TextChoices):
         FREE = "free", "Free: can be claimed"
@@ -51,7 +53,8 @@ class Assignment(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="Who held the conversation that is ranked; not offered to them unless the project says so.",
+        help_text="Who held the conversation that is ranked or reviewed; not offered to them. Rankings are where the "
+        "project says so.",
     )
     seat = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="1 is what its trainer works on, 2 is what was fetched ahead."
@@ -61,6 +64,30 @@ class Assignment(models.Model):
     )
     conversation = models.OneToOneField(
         "annotate.Conversation", models.PROTECT, null=True, blank=True, related_name="assignment"
+    )
+    subject = models.ForeignKey(
+        "annotate.Conversation",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="slots",
+        help_text="The finished conversation that is reviewed, or that is to be mended or revised.",
+    )
+    reserved_for = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="reserved",
+        help_text="While it is free, offered to this person only.",
+    )
+    reserved_until = models.DateTimeField(
+        null=True, blank=True, help_text="After this anyone may take it; empty where that never happens."
+    )
+    personal = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="A branch or a revision that its trainer asked for: nobody else gets it.",
     )
     replaces = models.OneToOneField("self", models.PROTECT, null=True, blank=True, related_name="replacement")
     shown_order = ArrayField(
@@ -109,7 +136,9 @@ class Assignment(models.Model):
             ),
             models.CheckConstraint(
                 condition=models.Q(kind="rank", comparison__isnull=False, conversation__isnull=True)
-                | models.Q(kind="chat", comparison__isnull=True),
+                | models.Q(kind="chat", comparison__isnull=True)
+                | models.Q(kind="write", comparison__isnull=True)
+                | models.Q(kind="review", comparison__isnull=True, conversation__isnull=True, subject__isnull=False),
                 name="assignment_belongs_to_its_kind",
             ),
             models.CheckConstraint(
@@ -118,12 +147,35 @@ class Assignment(models.Model):
                 name="assignment_skip_has_reason",
             ),
             models.CheckConstraint(condition=models.Q(ordinal__gte=1), name="assignment_ordinal_from_1"),
+            models.CheckConstraint(
+                condition=models.Q(subject__isnull=True) | models.Q(kind__in=["write", "review"]),
+                name="assignment_subject_of_its_kind",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(personal=False) | models.Q(kind="write", reserved_for__isnull=False),
+                name="assignment_personal_has_its_person",
+            ),
+            models.UniqueConstraint(
+                fields=["subject"],
+                condition=models.Q(kind="review", state__in=["free", "held", "submitted"]),
+                name="assignment_one_review_at_a_time",
+            ),
+            models.UniqueConstraint(
+                fields=["subject"],
+                condition=models.Q(kind="write", state__in=["free", "held", "submitted"]),
+                name="assignment_one_revision_at_a_time",
+            ),
         ]
         indexes = [
             models.Index(
                 fields=["project", "kind", "priority", "ordinal", "id"],
-                condition=models.Q(state="free"),
+                condition=models.Q(state="free", reserved_for__isnull=True),
                 name="assignment_queue",
+            ),
+            models.Index(
+                fields=["reserved_for", "project"],
+                condition=models.Q(state="free", reserved_for__isnull=False),
+                name="assignment_reserved",
             ),
             models.Index(fields=["lease_until"], condition=models.Q(state="held"), name="assignment_leases"),
             models.Index(fields=["trainer", "-ended_at"], name="assignment_history"),

@@ -1,6 +1,8 @@
 """Conversations and their messages."""
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 
@@ -9,11 +11,18 @@ class Conversation(models.Model):
 
     class Kind(models.TextChoices):
         CHAT = "chat", "A trainer talked to the policy"
+        WRITE = "write", "A trainer wrote both sides"
 
     class State(models.TextChoices):
         OPEN = "open", "Open: being held"
         FINISHED = "finished", "Finished: part of the record"
         ABANDONED = "abandoned", "Abandoned: skipped or run out before its end"
+
+    class ReviewState(models.TextChoices):
+        NONE = "none", "Not drawn for review"
+        WANTED = "wanted", "To be reviewed"
+        APPROVED = "approved", "Approved by a reviewer"
+        RETURNED = "returned", "Returned to its trainer with comments"
 
     project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="conversations")
     iteration = models.ForeignKey("annotate.Iteration", models.PROTECT, related_name="conversations")
@@ -23,6 +32,29 @@ class Conversation(models.Model):
     prompt = models.ForeignKey("annotate.Prompt", models.SET_NULL, null=True, blank=True, related_name="conversations")
     family = models.CharField(
         max_length=64, blank=True, help_text="The family of its opening, set at the end; decides its split."
+    )
+    revises = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="revisions",
+        help_text="The conversation in whose place this one stands: mended, revised or edited by a reviewer.",
+    )
+    forked_from = models.ForeignKey(
+        "self", models.PROTECT, null=True, blank=True, related_name="branches", help_text="What it branched from."
+    )
+    review_state = models.CharField(max_length=8, choices=ReviewState, default=ReviewState.NONE, db_default="none")
+    near = ArrayField(
+        models.BigIntegerField(),
+        default=list,
+        db_default=[],
+        blank=True,
+        editable=False,
+        help_text="Keys that near-duplicates share, set at the end.",
+    )
+    exported_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it first became part of an export; it can no longer be revised then."
     )
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -37,9 +69,14 @@ class Conversation(models.Model):
             models.CheckConstraint(
                 condition=~models.Q(state="finished", family=""), name="conversation_finished_has_family"
             ),
+            models.CheckConstraint(
+                condition=models.Q(review_state="none") | models.Q(kind="write", state="finished"),
+                name="conversation_reviewed_is_written",
+            ),
         ]
         indexes = [
             models.Index(fields=["project", "state", "-id"], name="conversation_listing"),
+            GinIndex(fields=["near"], name="conversation_near"),
         ]
 
     def __str__(self) -> str:
@@ -56,15 +93,36 @@ class Message(models.Model):
 
     class Source(models.TextChoices):
         WRITTEN = "written", "Written by a person"
+        TAKEN = "taken", "A suggestion, whole"
+        EDITED = "edited", "A suggestion or an opening, changed by a person"
         REPLY = "reply", "The policy's own"
+        IMPORTED = "imported", "Brought in from elsewhere, as an opening is"
 
     conversation = models.ForeignKey(Conversation, models.CASCADE, related_name="messages")
     position = models.PositiveIntegerField()
     role = models.CharField(max_length=9, choices=ChatRole)
     text = models.TextField()
     source = models.CharField(max_length=8, choices=Source)
-    completion = models.OneToOneField(
-        "annotate.Completion", models.PROTECT, null=True, blank=True, related_name="message"
+    completion = models.ForeignKey(
+        "annotate.Completion", models.PROTECT, null=True, blank=True, related_name="messages"
+    )
+    edit_distance = models.FloatField(
+        null=True, blank=True, help_text="From the suggestion or opening, 0 to 1: Levenshtein over the longer length."
+    )
+    passed = ArrayField(
+        models.BigIntegerField(),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Completions that were shown as suggestions for this turn and not taken.",
+    )
+    active_seconds = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Time at this turn, idle time left out."
+    )
+    typed = models.PositiveIntegerField(default=0, db_default=0, help_text="Characters typed.")
+    pasted = models.PositiveIntegerField(default=0, db_default=0, help_text="Characters pasted or dropped.")
+    taken = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Characters taken from suggestions or the opening."
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -74,8 +132,17 @@ class Message(models.Model):
             models.UniqueConstraint(fields=["conversation", "position"], name="message_position_once"),
             models.CheckConstraint(
                 condition=models.Q(source="reply", completion__isnull=False, role="assistant")
-                | models.Q(source="written", completion__isnull=True),
-                name="message_reply_has_completion",
+                | models.Q(source="taken", completion__isnull=False)
+                | models.Q(source="edited")
+                | models.Q(source__in=["written", "imported"], completion__isnull=True),
+                name="message_source_has_completion",
+            ),
+            models.UniqueConstraint(
+                fields=["completion"], condition=models.Q(source="reply"), name="message_reply_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(edit_distance__isnull=True) | models.Q(edit_distance__gte=0, edit_distance__lte=1),
+                name="message_edit_distance_0_to_1",
             ),
         ]
 

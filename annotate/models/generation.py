@@ -8,6 +8,7 @@ class GenerationRequest(models.Model):
 
     class Purpose(models.TextChoices):
         REPLY = "reply", "The next message of a chat"
+        SUGGESTION = "suggestion", "Suggestions to somebody who writes both sides"
         ALTERNATIVES = "alternatives", "Candidates beside a selected message"
 
     class State(models.TextChoices):
@@ -18,17 +19,17 @@ class GenerationRequest(models.Model):
         CANCELLED = "cancelled", "Cancelled: stopped by a person"
         REFUSED = "refused", "Refused: too long for the model's context"
 
-    RANK_OF_PURPOSE = {"reply": 0, "alternatives": 2}
+    RANK_OF_PURPOSE = {"reply": 0, "suggestion": 1, "alternatives": 2}
 
     project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="requests")
     policy = models.ForeignKey("annotate.Policy", models.PROTECT, related_name="requests")
     purpose = models.CharField(max_length=12, choices=Purpose)
-    urgency = models.PositiveSmallIntegerField(help_text="0 is served first: replies 0, alternatives 2.")
+    urgency = models.PositiveSmallIntegerField(help_text="0 is served first: replies 0, suggestions 1, alternatives 2.")
     conversation = models.ForeignKey(
         "annotate.Conversation", models.CASCADE, null=True, blank=True, related_name="requests"
     )
     position = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Where in the conversation a reply belongs."
+        null=True, blank=True, help_text="Where in the conversation its text belongs."
     )
     comparison = models.ForeignKey(
         "annotate.Comparison", models.CASCADE, null=True, blank=True, related_name="requests"
@@ -41,6 +42,14 @@ class GenerationRequest(models.Model):
         related_name="requests",
         help_text="Whose page the text streams to.",
     )
+    role = models.CharField(
+        max_length=9,
+        choices=[("user", "User"), ("assistant", "Assistant")],
+        default="assistant",
+        db_default="assistant",
+        help_text="The side whose next message is sampled.",
+    )
+    hint = models.TextField(blank=True, default="", db_default="", help_text="What the person who asked wants of it.")
     messages = models.JSONField(help_text="The context as the model sees it: a list of role and content.")
     template_hash = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the chat template.")
     n = models.PositiveSmallIntegerField(default=1)
@@ -74,12 +83,25 @@ class GenerationRequest(models.Model):
                 condition=models.Q(
                     purpose="reply", conversation__isnull=False, position__isnull=False, comparison__isnull=True, n=1
                 )
+                | models.Q(
+                    purpose="suggestion",
+                    conversation__isnull=False,
+                    position__isnull=False,
+                    comparison__isnull=True,
+                    n__gte=1,
+                    n__lte=3,
+                )
                 | models.Q(purpose="alternatives", comparison__isnull=False, conversation__isnull=True),
                 name="request_belongs_to_its_purpose",
             ),
             models.CheckConstraint(
-                condition=models.Q(purpose="reply", urgency=0) | models.Q(purpose="alternatives", urgency=2),
+                condition=models.Q(purpose="reply", urgency=0)
+                | models.Q(purpose="suggestion", urgency=1)
+                | models.Q(purpose="alternatives", urgency=2),
                 name="request_urgency_of_purpose",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(role="assistant") | models.Q(purpose="suggestion"), name="request_user_is_suggested"
             ),
             models.UniqueConstraint(
                 fields=["conversation"],

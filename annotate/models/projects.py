@@ -8,6 +8,20 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 
+class WriteFrom(models.TextChoices):
+    """What a piece of writing starts with."""
+
+    PROMPTS = "prompts", "An opening from the prompts, the least used first"
+    BLANK = "blank", "A blank page with the topic"
+
+
+class TurnShape(models.TextChoices):
+    """In which order the turns of a written conversation may follow one another."""
+
+    ALTERNATE = "alternate", "The user begins, then the two sides take turns"
+    FREE = "free", "Any: a side may begin, and may have several turns in a row"
+
+
 def new_secret() -> str:
     """64 hexadecimal digits: the key from which draws, splits and pseudonyms derive."""
     return secrets.token_hex(32)
@@ -15,7 +29,7 @@ def new_secret() -> str:
 
 def default_kinds() -> list[str]:
     """The kinds of work that a new project hands out, in the order in which they are offered."""
-    return ["rank", "chat"]
+    return ["rank", "chat", "write"]
 
 
 class Project(models.Model):
@@ -26,7 +40,8 @@ class Project(models.Model):
     kinds = ArrayField(
         models.CharField(max_length=8),
         default=default_kinds,
-        help_text="Kinds of work in the order in which they are offered: rank, chat.",
+        help_text="Kinds of work in the order in which they are offered: rank, chat, write. "
+        "Reviews are offered to reviewers.",
     )
     system_message = models.TextField(
         default="You are a helpful, honest and harmless assistant.",
@@ -55,6 +70,35 @@ class Project(models.Model):
     authors_rank_own = models.BooleanField(
         default=False, help_text="Whether trainers may rank messages of conversations that they held themselves."
     )
+    topic = models.TextField(blank=True, help_text="What to write about, shown on a blank page.")
+    write_from = models.CharField(
+        max_length=8, choices=WriteFrom, default=WriteFrom.PROMPTS, help_text="What a piece of writing starts with."
+    )
+    turn_shape = models.CharField(
+        max_length=9, choices=TurnShape, default=TurnShape.ALTERNATE, help_text="The order of turns in what is written."
+    )
+    system_editable = models.BooleanField(
+        default=False, help_text="Whether trainers may change the system message of what they write."
+    )
+    suggestions = models.PositiveSmallIntegerField(
+        default=3,
+        validators=[MinValueValidator(1), MaxValueValidator(3)],
+        help_text="How many suggestions are sampled at once, 1 to 3.",
+    )
+    suggests_unasked = models.BooleanField(
+        default=False, help_text="Whether one suggestion is made ready at every turn without being asked for."
+    )
+    review_share = models.FloatField(
+        default=1.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="The share of written conversations that is reviewed, 0 to 1; drawn by a seed.",
+    )
+    counts_before_review = models.BooleanField(
+        default=False, help_text="Whether what is to be reviewed counts before that. What came back never does."
+    )
+    return_hours = models.PositiveIntegerField(
+        default=72, help_text="How long what came back waits for its own trainer before anyone may take it, in hours."
+    )
     policies = models.ManyToManyField(
         "annotate.Policy", blank=True, help_text="What the next iteration samples from; the first one replies."
     )
@@ -69,6 +113,12 @@ class Project(models.Model):
             models.CheckConstraint(condition=models.Q(top_p__gt=0, top_p__lte=1), name="project_top_p_0_to_1"),
             models.CheckConstraint(condition=models.Q(max_new_tokens__gte=1), name="project_tokens_from_1"),
             models.CheckConstraint(condition=~models.Q(system_message=""), name="project_system_message_there"),
+            models.CheckConstraint(
+                condition=models.Q(suggestions__gte=1, suggestions__lte=3), name="project_suggestions_1_to_3"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(review_share__gte=0, review_share__lte=1), name="project_review_share_0_to_1"
+            ),
         ]
 
     def __str__(self) -> str:

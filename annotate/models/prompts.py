@@ -1,5 +1,7 @@
 """Prompts: optional openings of conversations, and the families that openings belong to."""
 
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 
 
@@ -13,6 +15,14 @@ class Prompt(models.Model):
     use_case = models.CharField(max_length=40, blank=True, help_text="For example: brainstorming, open QA.")
     source = models.CharField(max_length=200, blank=True, help_text="The file or set that it came from.")
     source_id = models.CharField(max_length=200, blank=True, help_text="Its name in the source.")
+    near = ArrayField(
+        models.BigIntegerField(),
+        default=list,
+        db_default=[],
+        blank=True,
+        editable=False,
+        help_text="Keys that near-duplicates share.",
+    )
     uses = models.PositiveIntegerField(default=0, help_text="Conversations that were opened with it.")
     active = models.BooleanField(default=True, help_text="Whether new conversations may open with it.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -25,6 +35,7 @@ class Prompt(models.Model):
         ]
         indexes = [
             models.Index(fields=["project", "uses", "id"], condition=models.Q(active=True), name="prompt_next_to_use"),
+            GinIndex(fields=["near"], name="prompt_near"),
         ]
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from annotate import assignments, conversations, rankings
+from annotate import assignments, conversations, queue, rankings
 from annotate.errors import Conflict, DraftConflict, Invalid, NothingLeft
 from annotate.models import Assignment, Conversation, Iteration, QueueCursor
 from tests import factory
@@ -289,12 +289,12 @@ def test_strangers_change_nothing(project, trainer):
 
 
 def test_slots_are_opened_in_the_open_iteration_only(project):
-    assert assignments.open_chats(project=project, count=3) == 3
+    assert assignments.open_slots(project=project, kind="chat", count=3) == 3
     assert Assignment.objects.filter(kind="chat", state="free", iteration=factory.current(project)).count() == 3
     with pytest.raises(Invalid):
-        assignments.open_chats(project=project, count=0)
+        assignments.open_slots(project=project, kind="chat", count=0)
     with pytest.raises(Conflict):
-        assignments.open_chats(project=factory.project(iteration=False), count=1)
+        assignments.open_slots(project=factory.project(iteration=False), kind="chat", count=1)
 
 
 def test_no_new_slot_in_a_closing_iteration(project, trainer):
@@ -308,16 +308,16 @@ def test_no_new_slot_in_a_closing_iteration(project, trainer):
 def test_counts_of_what_is_there_are_for_the_person_and_bounded(project, trainer):
     factory.open_comparison(project)
     factory.open_comparison(project, trainer)
-    assert assignments.free_up_to(user=trainer, project=project, kind="rank") == 2
-    assert assignments.free_up_to(user=trainer, project=project, kind="rank", most=1) == 1
-    assert assignments.free_up_to(user=trainer, project=project, kind="chat") == 0
+    assert queue.free_up_to(user=trainer, project=project, kind="rank") == 2
+    assert queue.free_up_to(user=trainer, project=project, kind="rank", most=1) == 1
+    assert queue.free_up_to(user=trainer, project=project, kind="chat") == 0
     project.authors_rank_own = True
-    assert assignments.free_up_to(user=trainer, project=project, kind="rank") == 4
+    assert queue.free_up_to(user=trainer, project=project, kind="rank") == 4
 
 
 def test_the_cursor_passes_what_is_done_and_no_more(project, trainer, monkeypatch):
-    monkeypatch.setattr(assignments, "FEW", 2)
-    monkeypatch.setattr(assignments, "YOUNG", timedelta(0))
+    monkeypatch.setattr(queue, "FEW", 2)
+    monkeypatch.setattr(queue, "YOUNG", timedelta(0))
     comparisons = [factory.open_comparison(project) for _ in range(4)]
     for comparison in comparisons[:3]:
         slot = claim(trainer, project)
@@ -334,7 +334,7 @@ def test_the_cursor_passes_what_is_done_and_no_more(project, trainer, monkeypatc
 
 
 def test_the_cursor_stays_behind_young_slots(project, trainer, monkeypatch):
-    monkeypatch.setattr(assignments, "FEW", 1)
+    monkeypatch.setattr(queue, "FEW", 1)
     for _ in range(3):
         factory.open_comparison(project)
     for _ in range(3):

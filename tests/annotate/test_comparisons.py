@@ -33,7 +33,7 @@ def test_it_opens_when_the_alternatives_are_there(project):
     candidates = list(comparison.candidates.all())
     assert [candidate.completion.text for candidate in candidates if not candidate.original] == ["One", "Two", "Three"]
     (original,) = [candidate for candidate in candidates if candidate.original]
-    assert original.completion.message == comparison.message
+    assert original.completion.messages.get() == comparison.message
     slots = list(comparison.assignments.order_by("ordinal"))
     assert [(slot.kind, slot.state, slot.ordinal, slot.author) for slot in slots] == [
         ("rank", "free", 1, author),

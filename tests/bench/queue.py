@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psycopg
 from django.db import connection
 
-from annotate import assignments, rankings
+from annotate import assignments, queue, rankings
 from annotate.errors import NothingLeft
 from annotate.models import Assignment, Project, QueueCursor, User
 from tests import bulk, factory
@@ -49,8 +49,8 @@ def bare(user: User, project: Project) -> Callable[[], None]:
         "seat": 1,
         "own": False,
         "lease": "30 minutes",
-        "few": assignments.FEW,
-        "young": assignments.YOUNG,
+        "few": queue.FEW,
+        "young": queue.YOUNG,
     }
 
     def step() -> None:
@@ -61,10 +61,10 @@ def bare(user: User, project: Project) -> Callable[[], None]:
                     [project.pk, user.pk],
                 )
                 cursor.fetchall()
-                cursor.execute(assignments.CLAIM, given)
+                cursor.execute(queue.CLAIM, given)
                 slot, priority, ordinal = cursor.fetchone()
                 cursor.execute(
-                    assignments.PASSED,
+                    queue.PASSED,
                     given | {"claimed": slot, "claimed_priority": priority, "claimed_ordinal": ordinal},
                 )
                 cursor.execute(

@@ -25,7 +25,7 @@ def test_it_offers_what_there_is(browser, html, project, trainer):
 
 
 def test_counts_stop_at_99(browser, html, project, trainer):
-    assignments.open_chats(project=project, count=150)
+    assignments.open_slots(project=project, kind="chat", count=150)
 
     assert "99+ open" in html(browser(trainer).get(URL))
 
