@@ -1,19 +1,19 @@
-"""The logic of the scripts, run by node where it is installed; browsers test them in any case."""
+"""The logic of the scripts, run by node: the installed one, else the one that comes with Playwright."""
 
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from playwright._impl._driver import compute_driver_executable
 
 import trainers_ui
 
 ELEMENTS = Path(trainers_ui.__file__).parent / "static" / "trainers_ui" / "elements"
-NODE = shutil.which("node")
+NODE = shutil.which("node") or str(compute_driver_executable()[0])
 
 
-@pytest.mark.skipif(NODE is None, reason="node is not installed; the browser tests cover the scripts")
-@pytest.mark.parametrize("name", ["active-time", "order", "reply", "typed"])
+@pytest.mark.parametrize("name", ["active-time", "manuscript", "offers", "order", "reply", "typed"])
 def test_logic(name):
     test = Path(__file__).parent / "scripts" / f"{name}.test.mjs"
     done = subprocess.run(
