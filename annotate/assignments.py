@@ -162,6 +162,14 @@ def renew(*, assignment: Assignment, user: User) -> None:
         raise Conflict("This task is no longer held by you.")
 
 
+def keep_on(*, assignment: Assignment, user: User) -> None:
+    """A step of the work was taken: renew its lease. One that has run out meanwhile may still come in late."""
+    try:
+        renew(assignment=assignment, user=user)
+    except Conflict:
+        return
+
+
 def save_draft(*, assignment: Assignment, user: User, draft: dict, version: int, active_seconds: int = 0) -> int:
     """Keep what was typed; the new version. `version` is the one that it was made from.
 

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from annotate import assignments, comparisons, families, generation
+from annotate import assignments, comparisons, families, generation, likeness
 from annotate.errors import Conflict, Invalid
 from annotate.models import Assignment, Conversation, GenerationRequest, Iteration, Message, User
 
@@ -95,11 +95,7 @@ def _work_goes_on(assignment: Assignment) -> None:
     """A step was taken: the draft is used up, and the lease of a held slot begins anew."""
     Assignment.objects.filter(pk=assignment.pk).update(draft={})
     if assignment.state == Assignment.State.HELD:
-        try:
-            assignments.renew(assignment=assignment, user=assignment.trainer)
-        except Conflict:
-            # It has run out meanwhile. The conversation goes on; whether it counts is decided at its end.
-            return
+        assignments.keep_on(assignment=assignment, user=assignment.trainer)
 
 
 @transaction.atomic
@@ -124,16 +120,23 @@ def finish(*, assignment: Assignment, user: User) -> Conversation:
         raise Invalid("There is no reply yet. Talk to the model first, or skip this.")
     state = assignments.take_place(assignment=assignment, user=user)
     conversation.state, conversation.finished_at = Conversation.State.FINISHED, timezone.now()
-    conversation.family = _family(conversation, messages)
-    conversation.save(update_fields=["state", "finished_at", "family"])
+    conversation.family = family(conversation, messages)
+    conversation.near = likeness.bands(likeness.whole(message.text for message in messages[1:]))
+    conversation.save(update_fields=["state", "finished_at", "family", "near"])
     if state == Assignment.State.SUBMITTED:
         comparisons.select(conversation=conversation)
     return conversation
 
 
-def _family(conversation: Conversation, messages: list[Message]) -> str:
-    """The family of the opening; one that is new joins the prompt's where that was little changed."""
+def family(conversation: Conversation, messages: list[Message]) -> str:
+    """The family of the opening; one that is new joins the prompt's where that was little changed.
+
+    What revises another conversation stays in its family where the opening is new.
+    """
     opening = next(message.text for message in messages if message.role == Message.ChatRole.USER)
+    if conversation.revises is not None:
+        nearest = conversation.revises.family
+        return families.join(project=conversation.project, texts=[opening], nearest=nearest)[0]
     prompt, nearest = conversation.prompt, ""
     if prompt is not None:
         # Long texts are compared by their beginnings: the comparison takes time that grows with the square.

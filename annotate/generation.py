@@ -61,9 +61,47 @@ def request_reply(*, conversation: Conversation, assignment: Assignment) -> Gene
     return request
 
 
+def request_suggestions(
+    *,
+    conversation: Conversation,
+    assignment: Assignment,
+    role: str,
+    position: int,
+    messages: list[dict],
+    hint: str,
+    n: int,
+) -> GenerationRequest:
+    """Ask for `n` (1 to 3) texts for the message at `position`, of the user or the assistant.
+
+    `messages` is the context, the system message first, as a list of role and content.
+    """
+    request = GenerationRequest.objects.create(
+        project_id=conversation.project_id,
+        policy_id=conversation.iteration.reply_policy_id,
+        purpose=Purpose.SUGGESTION,
+        urgency=GenerationRequest.RANK_OF_PURPOSE[Purpose.SUGGESTION],
+        conversation=conversation,
+        position=position,
+        assignment=assignment,
+        role=role,
+        hint=hint,
+        messages=prompts.render_suggestion(messages, role=role, hint=hint),
+        n=n,
+        sampling=conversation.iteration.sampling,
+    )
+    bell.ring(request.policy_id)
+    return request
+
+
+def pending(conversation: Conversation) -> list[GenerationRequest]:
+    """All that is being written for a conversation and that nobody has asked to stop, the oldest first."""
+    found = conversation.requests.filter(state__in=[State.WAITING, State.CLAIMED], stop_asked=False)
+    return list(found.order_by("id"))
+
+
 def pending_reply(conversation: Conversation) -> GenerationRequest | None:
     """The reply that is waited for, if any."""
-    return conversation.requests.filter(state__in=[State.WAITING, State.CLAIMED]).first()
+    return conversation.requests.filter(purpose=Purpose.REPLY, state__in=[State.WAITING, State.CLAIMED]).first()
 
 
 def last_failure(conversation: Conversation) -> GenerationRequest | None:
@@ -202,12 +240,12 @@ def _place_reply(request: GenerationRequest, completion: Completion) -> None:
 def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
     """Store all texts of a job. False, and nothing changed, where it is no longer the caller's.
 
-    An empty reply is a failure that can be tried again.
+    A reply, or suggestions, without a word are a failure that can be tried again.
     """
-    if len(sampled) == 1 and not sampled[0].text.strip():
+    if not any(one.text.strip() for one in sampled):
         request = GenerationRequest.objects.get(pk=request_id)
-        if request.purpose == Purpose.REPLY:
-            reason = "The model ended its reply before its first word."
+        if request.purpose != Purpose.ALTERNATIVES:
+            reason = "The model ended before its first word."
             return fail(request_id=request_id, token=token, reason=reason, again=True)
     request = _close(request_id, token, State.DONE, template_hash=template_hash)
     if request is None:
@@ -215,7 +253,7 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
     stored = _store(request, sampled)
     if request.purpose == Purpose.REPLY:
         _place_reply(request, stored[0])
-    else:
+    elif request.purpose == Purpose.ALTERNATIVES:
         comparisons.settle(request.comparison_id)
     return True
 
@@ -259,6 +297,7 @@ def refuse(*, request_id: int, token: uuid.UUID, reason: str) -> bool:
         return False
     if request.purpose == Purpose.ALTERNATIVES:
         comparisons.settle(request.comparison_id)
+    if request.purpose != Purpose.REPLY:
         return True
     conversation = Conversation.objects.select_for_update(no_key=True).get(pk=request.conversation_id)
     last = conversation.messages.order_by("-position").first()
@@ -297,6 +336,9 @@ def try_again(*, request: GenerationRequest) -> None:
         current = conversation.state == Conversation.State.OPEN
         if not current or pending_reply(conversation) or conversation.messages.count() != request.position:
             raise Conflict("The conversation has gone on without this reply.")
+    elif request.purpose == Purpose.SUGGESTION:
+        if request.conversation.state != Conversation.State.OPEN:
+            raise Conflict("The conversation has ended without these suggestions.")
     else:
         comparison = Comparison.objects.select_for_update(no_key=True).get(pk=request.comparison_id)
         if comparison.state not in (Comparison.State.SAMPLING, Comparison.State.FAILED):

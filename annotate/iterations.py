@@ -47,20 +47,20 @@ def close(*, iteration: Iteration) -> None:
 
 
 def withdraw_free(*, iteration_id: int) -> int:
-    """Take back the free slots of a round that is being closed."""
-    return Assignment.objects.filter(iteration_id=iteration_id, state=Assignment.State.FREE).update(
-        state=Assignment.State.WITHDRAWN, ended_at=timezone.now()
-    )
+    """Take back the free slots of a round that is being closed. What was written is still reviewed."""
+    free = Assignment.objects.filter(iteration_id=iteration_id, state=Assignment.State.FREE)
+    return free.exclude(kind=Assignment.Kind.REVIEW).update(state=Assignment.State.WITHDRAWN, ended_at=timezone.now())
 
 
 def close_finished() -> int:
-    """Close rounds that are closing and have no held work and no sampling left. How many were closed."""
+    """Close rounds that are closing and have no held work, no review and no sampling left. How many were closed."""
     closed = 0
     for iteration in Iteration.objects.filter(state=Iteration.State.CLOSING):
         with transaction.atomic():
             # A skip that ran beside the closing may have made a slot after the free ones were taken back.
             withdraw_free(iteration_id=iteration.pk)
-            held = iteration.assignments.filter(state=Assignment.State.HELD).exists()
+            # After the withdrawal only reviews are still free.
+            held = iteration.assignments.filter(state__in=[Assignment.State.HELD, Assignment.State.FREE]).exists()
             sampling = GenerationRequest.objects.filter(
                 comparison__iteration=iteration,
                 state__in=[GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED],

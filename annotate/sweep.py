@@ -14,6 +14,7 @@ def run() -> dict[str, int]:
         "assignments expired": assignments.expire(),
         "requests given back": generation.expire_leases(),
         "comparisons settled": comparisons.repair(),
+        "reserved slots opened": assignments.open_reservations(),
         "conversations abandoned": assignments.abandon_old(),
         "iterations closed": iterations.close_finished(),
     }

@@ -6,7 +6,17 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from annotate import conversations, generation, iterations, people, projects, rankings
+from annotate import (
+    assignments,
+    conversations,
+    demonstrations,
+    generation,
+    iterations,
+    people,
+    projects,
+    rankings,
+    reviews,
+)
 from annotate.models import (
     Assignment,
     Comparison,
@@ -103,17 +113,78 @@ def answer(request: GenerationRequest, *texts: str, finish_reason: str = "stop")
 
 def held_chat(project: Project, user: User) -> Assignment:
     """A chat slot that the user holds, its conversation open. Made for them, past the queue."""
+    return held(chat_slot(project), user)
+
+
+def held(slot: Assignment, user: User) -> Assignment:
+    """The slot as this user holds it, past the queue; its conversation is open where it has one."""
     from annotate import openings
 
-    slot = chat_slot(project)
     lease = timezone.now() + timedelta(minutes=30)
-    seat = 1
     Assignment.objects.filter(pk=slot.pk).update(
-        state=Assignment.State.HELD, trainer=user, seat=seat, held_at=timezone.now(), lease_until=lease
+        state=Assignment.State.HELD, trainer=user, seat=1, held_at=timezone.now(), lease_until=lease
     )
     slot.refresh_from_db()
-    openings.open_for(assignment=slot)
+    if slot.kind in (Assignment.Kind.CHAT, Assignment.Kind.WRITE):
+        openings.open_for(assignment=slot)
     return slot
+
+
+def write_slot(project: Project, **fields) -> Assignment:
+    """A free writing slot."""
+    return Assignment.objects.create(project=project, iteration=current(project), kind=Assignment.Kind.WRITE, **fields)
+
+
+def held_piece(project: Project, user: User | None = None) -> Assignment:
+    """A writing slot that the user holds, with an empty manuscript or the project's next prompt."""
+    return held(write_slot(project), user or trainer(project))
+
+
+TURNS = (("user", "How do I boil an egg?"), ("assistant", "Eight minutes in boiling water."))
+
+
+def written_turn(role: str, text: str, **fields) -> dict:
+    """A turn of a draft as the page keeps it, typed by hand unless told otherwise."""
+    taken, pasted = fields.get("taken", 0), fields.get("pasted", 0)
+    typed = max(0, len(text) - taken - pasted)
+    return {
+        "role": role, "text": text, "from": None, "opening": False, "shown": [], "seconds": 5,
+        "typed": typed, "pasted": pasted, "taken": taken,
+    } | fields  # fmt: skip
+
+
+def save(slot: Assignment, *turns: dict, **fields) -> int:
+    """Save a draft of these turns; its version."""
+    draft = {"turns": list(turns), "at": len(turns) - 1} | fields
+    slot.refresh_from_db()
+    return assignments.save_draft(assignment=slot, user=slot.trainer, draft=draft, version=slot.draft_version)
+
+
+def suggested(slot: Assignment, *texts: str, role: str = "assistant", before=(), hint: str = "") -> GenerationRequest:
+    """Suggestions that were asked for a piece and sampled."""
+    request = demonstrations.suggest(
+        assignment=slot, user=slot.trainer, role=role, before=list(before), hint=hint, n=len(texts)
+    )
+    answer(request, *texts)
+    return request
+
+
+def finished_piece(project: Project, user: User | None = None, *turns: dict, slot: Assignment | None = None):
+    """A finished written conversation of these turns, a question and its answer where none are given."""
+    slot = slot or held_piece(project, user)
+    number = next(_numbers)
+    turns = turns or tuple(written_turn(role, f"{text} ({number})") for role, text in TURNS)
+    version = save(slot, *turns)
+    return demonstrations.finish(assignment=slot, user=slot.trainer, version=version)
+
+
+def review_of(conversation, user: User | None = None, verdict: str = "approved", **more):
+    """A reviewer takes the review of a finished piece, past the queue, and gives a verdict."""
+    slot = conversation.slots.get(kind=Assignment.Kind.REVIEW, state=Assignment.State.FREE)
+    reviewer = user or person(conversation.project, role=Role.REVIEWER)
+    if verdict == "returned" and not more:
+        more = {"note": "Say how old the egg is."}
+    return reviews.submit(assignment=held(slot, reviewer), user=reviewer, verdict=verdict, **more)
 
 
 def turn(slot: Assignment, text: str = "Hello there", reply: str | None = None, finish_reason: str = "stop") -> Message:
