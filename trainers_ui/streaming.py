@@ -1,4 +1,4 @@
-"""A reply on its way to one page: server-sent events out of the assignment's stream."""
+"""Texts on their way to one page: server-sent events out of the assignment's stream."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import connections
 from django.http import StreamingHttpResponse
 
-from annotate import generation, streams
+from annotate import streams
 
 COMMENT_SECONDS = 10
 """Pause after which a silent stream says that it lives, and looks whether there is still something to wait for."""
@@ -19,15 +19,21 @@ RETRY_MS = 1000
 """How soon a browser that lost the connection comes back."""
 
 ENDINGS = ("done", "failed", "refused", "stopped")
+"""Events after which nothing more comes of a request."""
+
+GOING_ON = ("waiting", "claimed")
 
 _places = threading.BoundedSemaphore(settings.STREAM_LIMIT)
 
 
-def response(*, assignment, request_id: int, after: str) -> StreamingHttpResponse | None:
-    """The stream of a pending reply from the event `after` on; None where all places of this process are taken."""
+def response(*, assignment, after: str) -> StreamingHttpResponse | None:
+    """The stream of all that is being written for an assignment's conversation, from the event `after` on.
+
+    It ends when nothing is being written any more. None where all places of this process are taken.
+    """
     if not _places.acquire(blocking=False):
         return None
-    events = Events(assignment, request_id, after if re.fullmatch(r"\d{1,20}-\d{1,20}", after) else "0")
+    events = Events(assignment, after if re.fullmatch(r"\d{1,20}-\d{1,20}", after) else "0")
     # A stream lasts as long as a reply: it must not keep a connection that other pages need.
     connections.close_all()
     answer = StreamingHttpResponse(events, content_type="text/event-stream")
@@ -36,14 +42,20 @@ def response(*, assignment, request_id: int, after: str) -> StreamingHttpRespons
     return answer
 
 
-class Events:
-    """The events as bytes, until the reply has ended. Its place is given back by `close`, which the server calls
-    also where it never began to read."""
+def pending(conversation) -> set[int]:
+    """The requests of a conversation whose texts may still grow, those included that are being stopped."""
+    return set(conversation.requests.filter(state__in=GOING_ON).values_list("pk", flat=True))
 
-    def __init__(self, assignment, request_id: int, after: str):
+
+class Events:
+    """The events as bytes, until all has ended. Its place is given back by `close`, which the server calls also where
+    it never began to read."""
+
+    def __init__(self, assignment, after: str):
         self.conversation = assignment.conversation
         self.policy_id = assignment.iteration.reply_policy_id
-        self.request_id = request_id
+        self.first = min(pending(self.conversation), default=0)
+        self.ended: set[int] = set()
         self.source = streams.read(assignment.pk, after)
         self.closed = False
         self.events = self._events()
@@ -66,21 +78,27 @@ class Events:
             if found is not None:
                 event_id, event = found
                 yield f"id: {event_id}\ndata: {json.dumps(event)}\n\n".encode()
-                if event["request"] == self.request_id and event["kind"] in ENDINGS:
+                if self._ends(event) and not self._goes_on():
                     return
             elif time.monotonic() - looked >= COMMENT_SECONDS:
                 looked = time.monotonic()
-                # The event that ends the reply may have been lost; the database knows.
-                if not self._pending():
+                # The event that ends a request may have been lost; the database knows.
+                if not self._goes_on():
                     yield b"event: end\ndata: {}\n\n"
                     return
-                # A worker that died leaves half a reply: its page says so until another writes it again.
+                # A worker that died leaves half a text: its page says so until another writes it again.
                 ready = streams.policy_state(self.policy_id)[0] == "ready"
                 yield b": \n\n" if ready else b"event: away\ndata: {}\n\n"
 
-    def _pending(self) -> bool:
+    def _ends(self, event: dict) -> bool:
+        """Whether it ends one of those that were being written when the stream began, or one asked for since."""
+        if event["kind"] not in ENDINGS or event["request"] < self.first:
+            return False
+        self.ended.add(event["request"])
+        return True
+
+    def _goes_on(self) -> bool:
         try:
-            pending = generation.pending_reply(self.conversation)
-            return pending is not None and pending.pk == self.request_id
+            return bool(pending(self.conversation) - self.ended)
         finally:
             connections.close_all()

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from trainers_ui.views import chat, home, rank, review, sign_in, work
+from trainers_ui.views import chat, home, rank, review, sign_in, work, write
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -23,10 +23,14 @@ urlpatterns = [
     path("work/<int:pk>/conversation/", chat.conversation, name="conversation"),
     path("work/<int:pk>/say/", chat.say, name="say"),
     path("work/<int:pk>/again/", chat.again, name="again"),
-    path("work/<int:pk>/stop/", chat.stop, name="stop"),
+    path("work/<int:pk>/stop/", work.stop, name="stop"),
     path("work/<int:pk>/blank/", chat.blank, name="blank"),
-    path("work/<int:pk>/finish/", chat.finish, name="finish"),
-    path("work/<int:pk>/stream", chat.stream, name="stream"),
+    path("work/<int:pk>/finish/", work.finish, name="finish"),
+    path("work/<int:pk>/stream", work.stream, name="stream"),
+    path("work/<int:pk>/suggest/", write.suggest, name="suggest"),
+    path("work/<int:pk>/suggestions/", write.suggestions, name="suggestions"),
+    path("work/<int:pk>/shown/", write.shown, name="shown"),
+    path("work/<int:pk>/branch/", write.branch, name="branch"),
     path("work/<int:pk>/submit/", rank.submit, name="submit"),
     path("read/", review.review, name="review"),
     path("read/chats/<int:pk>/", review.read_conversation, name="review_conversation"),

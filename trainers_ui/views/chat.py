@@ -5,8 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from annotate import access, conversations, generation, openings, streams
-from annotate.errors import NotFound, Unavailable
-from trainers_ui import streaming
+from annotate.errors import NotFound
 from trainers_ui.views.page import page
 from trainers_ui.views.sent import gone
 from trainers_ui.views.task import around
@@ -69,7 +68,7 @@ AWAY = {
 def _chat(request: HttpRequest, pk: int):
     """The person's own task, where it is a chat. Raises NotFound."""
     assignment = access.assignment_for(request.user, pk)
-    if assignment.conversation is None:
+    if assignment.kind != "chat":
         raise NotFound("This task is not a chat.")
     return assignment
 
@@ -136,19 +135,3 @@ def finish(request: HttpRequest, pk: int) -> HttpResponse:
         return render(request, "trainers_ui/ask.html", context)
     conversations.finish(assignment=assignment, user=request.user)
     return gone(request, assignment)
-
-
-@page("GET")
-def stream(request: HttpRequest, pk: int) -> HttpResponse:
-    """The reply as it is being written; 204 where none is, 503 where too many are being watched."""
-    assignment = _chat(request, pk)
-    pending = generation.pending_reply(assignment.conversation)
-    if pending is None:
-        # Tells the browser not to come back by itself.
-        return HttpResponse(status=204)
-    response = streaming.response(
-        assignment=assignment, request_id=pending.pk, after=request.headers.get("Last-Event-ID", "")
-    )
-    if response is None:
-        raise Unavailable("Too many replies are being watched at this moment.")
-    return response

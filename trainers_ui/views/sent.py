@@ -42,11 +42,20 @@ def word_of(assignment) -> dict | None:
     if assignment.kind == "rank":
         not_counted = " It came in late and does not count." if late else ""
         return {"sentence": f"Submitted: {order_of(assignment).sentence}{not_counted}", "url": url}
+    if assignment.kind == "write":
+        return {"sentence": f"Finished. {_kept(assignment, late)}", "url": url}
     # None is drawn of what came late, of replies that were all stopped, and where the round is no longer open.
     if assignment.conversation.messages.filter(comparisons__isnull=False).exists():
         return {"sentence": "Finished. One of the replies is drawn for ranking.", "url": url}
     reason = ", as it came in late" if late else ""
     return {"sentence": f"Finished. It is kept; no reply of it is ranked{reason}.", "url": url}
+
+
+def _kept(assignment, late: bool) -> str:
+    """What becomes of a piece of writing."""
+    if late:
+        return "It came in late: it is kept and does not count."
+    return "A reviewer reads it next." if assignment.conversation.review_state == "wanted" else "It is kept."
 
 
 def order_of(assignment) -> Order:

@@ -7,8 +7,9 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from annotate import access, assignments
-from annotate.errors import Invalid, NothingLeft
-from trainers_ui.views import chat, rank
+from annotate.errors import Invalid, NotFound, NothingLeft, Unavailable
+from trainers_ui import streaming
+from trainers_ui.views import chat, rank, write
 from trainers_ui.views.page import page, wants_json
 from trainers_ui.views.sent import gone
 
@@ -17,8 +18,10 @@ from trainers_ui.views.sent import gone
 def work(request: HttpRequest, pk: int) -> HttpResponse:
     """The page of one's own task: to work on while it can still be sent, else to look at."""
     assignment = access.assignment_for(request.user, pk)
-    show = rank.show if assignment.kind == "rank" else chat.show
-    return show(request, assignment)
+    return SHOWS[assignment.kind](request, assignment)
+
+
+SHOWS = {"rank": rank.show, "chat": chat.show, "write": write.show}
 
 
 @page("POST")
@@ -117,3 +120,36 @@ def skip(request: HttpRequest, pk: int) -> HttpResponse:
         note=request.POST.get("note", "").replace("\x00", ""),
     )
     return gone(request, assignment)
+
+
+@page("GET", "POST")
+def finish(request: HttpRequest, pk: int) -> HttpResponse:
+    """The last look at a conversation, then its end."""
+    writes = access.assignment_for(request.user, pk).kind == "write"
+    return (write.finish if writes else chat.finish)(request, pk)
+
+
+@page("POST")
+def stop(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop what is being written for a conversation."""
+    writes = access.assignment_for(request.user, pk).kind == "write"
+    return (write.stop if writes else chat.stop)(request, pk)
+
+
+@page("GET")
+def stream(request: HttpRequest, pk: int) -> HttpResponse:
+    """Texts as they are being written; 204 where none is, 503 where too many are being watched.
+
+    `?after=` or `Last-Event-ID` is the last event that the page has seen.
+    """
+    assignment = access.assignment_for(request.user, pk)
+    if assignment.conversation is None:
+        raise NotFound("Nothing is written for this task.")
+    if not streaming.pending(assignment.conversation):
+        # Tells the browser not to come back by itself.
+        return HttpResponse(status=204)
+    after = request.headers.get("Last-Event-ID", "") or request.GET.get("after", "")
+    response = streaming.response(assignment=assignment, after=after)
+    if response is None:
+        raise Unavailable("Too many replies are being watched at this moment.")
+    return response

@@ -1,6 +1,6 @@
 /* Nothing typed is lost: at once in this browser, after a moment on the server.
    The server counts versions; a save that was made from an older one is turned back, and the
-   person chooses which of the two to keep. */
+   person chooses which of the two to keep. Tabs of one browser tell each other. */
 
 import { Away, Refused, beacon, post } from "./send.js";
 
@@ -9,16 +9,19 @@ const RETRY = 5000;
 
 export class Draft {
   /** task: the element with data-draft-url, data-keep-url, data-version, data-key, data-seat and data-lease.
-      read() gives the draft; restore(draft) shows one; time is the ActiveTime. */
-  constructor(task, { read, restore, time }) {
-    Object.assign(this, { task, read, restore, time });
+      read() gives the draft; restore(draft) shows one; time is the ActiveTime. sign(draft) is a text that is equal
+      where nothing that was written differs. With `tabs` the other tabs of the same task are told of each save, and
+      the page says how long ago the last one was. */
+  constructor(task, { read, restore, time, sign = JSON.stringify, tabs = false }) {
+    Object.assign(this, { task, read, restore, time, sign, tabs });
     this.version = Number(task.dataset.version);
     this.key = `bothsides:${task.dataset.key}`;
-    this.saved = JSON.stringify(read());
+    this.saved = sign(read());
     this.leaving = () => this.leave();
     this.online = () => this.save();
     addEventListener("pagehide", this.leaving);
     addEventListener("online", this.online);
+    if (tabs) this.meet();
     // Long before the lease runs out, and seldom.
     this.keeper = setInterval(() => this.keep(), Math.min(240, Number(task.dataset.lease) / 4) * 1000);
     this.compare();
@@ -27,7 +30,7 @@ export class Draft {
   }
 
   get now() {
-    return JSON.stringify(this.read());
+    return this.sign(this.read());
   }
 
   /** What this browser still has of the task, against what the server has shown. */
@@ -38,7 +41,7 @@ export class Draft {
     } catch {
       kept = null;
     }
-    if (!kept || JSON.stringify(kept.draft) === this.saved) return;
+    if (!kept || this.sign(kept.draft) === this.saved) return;
     if (kept.version >= this.version) {
       this.restore(kept.draft);
       this.changed();
@@ -48,14 +51,14 @@ export class Draft {
   }
 
   changed() {
-    const now = this.now;
+    const draft = this.read();
     try {
-      localStorage.setItem(this.key, JSON.stringify({ version: this.version, draft: JSON.parse(now) }));
+      localStorage.setItem(this.key, JSON.stringify({ version: this.version, draft }));
     } catch {
       // Storage is full or forbidden: the server's copy remains.
     }
-    if (now === this.saved) return;
-    this.say("");
+    if (this.sign(draft) === this.saved) return;
+    if (!this.trouble) this.say("");
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.save(), PAUSE);
   }
@@ -66,13 +69,15 @@ export class Draft {
       this.again = true;
       return;
     }
-    const now = this.now;
+    const draft = this.read();
+    const now = this.sign(draft);
     if (now === this.saved) return;
     this.saving = true;
     try {
-      const answer = await post(this.task.dataset.draftUrl, { draft: now, version: this.version, active_seconds: this.time.seconds });
+      const answer = await this.send(draft);
       this.adopt(answer.version, now);
-      this.say("Saved");
+      this.restored();
+      this.tell("saved", { version: answer.version, draft });
     } catch (error) {
       this.failed(error);
     } finally {
@@ -82,6 +87,39 @@ export class Draft {
         this.save();
       }
     }
+  }
+
+  send(draft) {
+    return post(this.task.dataset.draftUrl, { draft: JSON.stringify(draft), version: this.version, active_seconds: this.time.seconds });
+  }
+
+  /** Save now, the time spent included. Whether all of it is on the server then. */
+  async flush() {
+    clearTimeout(this.timer);
+    while (this.saving) await new Promise((done) => setTimeout(done, 50));
+    if (this.ended || this.conflict) return false;
+    this.saved = "";
+    await this.save();
+    return this.saved === this.now;
+  }
+
+  /** It is saved, and whatever hindered it is over. */
+  restored() {
+    this.trouble = false;
+    this.savedAt = Date.now();
+    this.task.querySelector("[data-signed-out]")?.remove();
+    if (this.tabs) this.sayWhen();
+    else this.say("Saved");
+  }
+
+  sayWhen() {
+    clearInterval(this.clock);
+    const tick = () => {
+      const seconds = Math.round((Date.now() - this.savedAt) / 1000);
+      this.say(seconds < 2 ? "Saved" : seconds < 100 ? `Saved ${seconds} s ago` : `Saved ${Math.round(seconds / 60)} min ago`);
+    };
+    tick();
+    this.clock = setInterval(tick, 1000);
   }
 
   adopt(version, text) {
@@ -100,16 +138,49 @@ export class Draft {
 
   failed(error) {
     if (this.ended) return;
+    this.trouble = true;
     if (error instanceof Away) {
       this.say("No connection: kept in this browser, trying again", true);
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.save(), RETRY);
+    } else if (this.tabs && error instanceof Refused && (error.status === 401 || error.answer.code === "too_old")) {
+      this.signedOut();
     } else if (error instanceof Refused && error.answer.code === "draft_conflict") {
       this.conflict = error.answer;
       this.choose(error.message, error.answer.current, "Use the newer one", "Keep mine");
     } else {
       this.say(error.message, true);
     }
+  }
+
+  /** The session is over. Somebody signs in again in another tab, and comes back to what is here. */
+  signedOut() {
+    this.say("Signed out: kept in this browser", true);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.signedIn(), RETRY);
+    if (this.task.querySelector("[data-signed-out]")) return;
+    const notice = document.createElement("p");
+    notice.className = "notice";
+    notice.dataset.signedOut = "";
+    notice.setAttribute("role", "alert");
+    const link = document.createElement("a");
+    link.href = "/";
+    link.target = "_blank";
+    link.textContent = "Sign in again in another tab";
+    notice.append("You are signed out. ", link, ", then come back here: what you wrote is kept, and is saved then.");
+    this.task.querySelector("[data-notices]").append(notice);
+  }
+
+  /** Signing in made a new token for what pages send: it is in a fresh copy of this one. */
+  async signedIn() {
+    try {
+      const response = await fetch(location.href, { redirect: "error" });
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html").querySelector("[name=csrfmiddlewaretoken]");
+      for (const field of document.querySelectorAll("[name=csrfmiddlewaretoken]")) field.value = fresh.value;
+    } catch {
+      // Still signed out, or away: saving says which.
+    }
+    this.save();
   }
 
   /** Two drafts, one person: offer the other one. */
@@ -145,18 +216,66 @@ export class Draft {
       await post(this.task.dataset.keepUrl);
       this.task.dataset.seat = "1";
     } catch (error) {
-      if (error instanceof Refused) this.say(error.message, true);
+      if (this.tabs) this.notHeld(error);
+      else if (error instanceof Refused) this.say(error.message, true);
     }
   }
 
+  /** What is no longer held can still be written, saved and finished. */
+  notHeld(error) {
+    if (!(error instanceof Refused) || error.status !== 409) return;
+    clearInterval(this.keeper);
+    this.task.querySelector("[data-expired]")?.removeAttribute("hidden");
+  }
+
+  // --- Other tabs ------------------------------------------------------------------------------------------------
+
+  meet() {
+    this.others = new Set();
+    this.id = Math.random();
+    try {
+      this.channel = new BroadcastChannel(this.key);
+    } catch {
+      // Then only the server tells the two apart.
+      return;
+    }
+    this.channel.addEventListener("message", ({ data }) => this.heard(data));
+    this.tell("here");
+  }
+
+  tell(kind, more = {}) {
+    if (!this.ended) this.channel?.postMessage({ kind, id: this.id, ...more });
+  }
+
+  heard({ kind, id, version, draft }) {
+    if (this.ended) return;
+    if (kind === "gone") this.others.delete(id);
+    else this.others.add(id);
+    if (kind === "here") this.tell("also");
+    if (kind === "saved" && version > this.version && this.now === this.saved) this.follow(version, draft);
+    const notice = this.task.querySelector("[data-tabs]");
+    if (notice) notice.hidden = !this.others.size;
+  }
+
+  /** Another tab has saved, and this one has nothing of its own. */
+  follow(version, draft) {
+    this.restore(draft);
+    this.adopt(version, this.now);
+    this.restored();
+  }
+
   leave() {
+    this.tell("gone");
     if (this.ended || this.conflict || this.now === this.saved) return;
-    beacon(this.task.dataset.draftUrl, { draft: this.now, version: this.version, active_seconds: this.time.seconds });
+    beacon(this.task.dataset.draftUrl, { draft: JSON.stringify(this.read()), version: this.version, active_seconds: this.time.seconds });
   }
 
   /** The work is sent or given up: nothing is saved any more. */
   end() {
+    this.tell("gone");
     this.ended = true;
+    this.channel?.close();
+    clearInterval(this.clock);
     clearTimeout(this.timer);
     clearInterval(this.keeper);
     removeEventListener("pagehide", this.leaving);
@@ -169,6 +288,7 @@ export class Draft {
   }
 
   say(text, alarm = false) {
+    if (alarm || !text) clearInterval(this.clock);
     const saved = document.querySelector("[data-saved]");
     if (!saved) return;
     saved.textContent = text;

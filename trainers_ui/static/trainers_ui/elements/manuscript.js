@@ -221,6 +221,7 @@ export class Manuscript {
   /** The box holds this text now. While an input method composes, each state of it replaces the one before. */
   type(text, { pasted = false, composing = false, now = Date.now() } = {}) {
     const turn = this.turn;
+    text = storable(text);
     if (this.base?.key !== turn.key) this.base = null;
     const before = this.base ?? turn;
     if (text === turn.text) {
@@ -366,6 +367,9 @@ export class Manuscript {
     this.seconds.set(key, (this.seconds.get(key) ?? 0) + seconds);
   }
 }
+
+/** What no database takes: null characters, and halves of characters. */
+const storable = (text) => text.replaceAll("\0", "").replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd");
 
 /** JSON knows no Infinity. */
 function writable(drawn) {
