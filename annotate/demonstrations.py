@@ -435,8 +435,11 @@ def counting(project: Project) -> QuerySet[Conversation]:
 
     What was returned never counts; what is still to be reviewed only where the project says so.
     """
+    return written(project).filter(superseded=False, late=False, review_state__in=counting_states(project))
+
+
+def counting_states(project: Project) -> list[str]:
+    """The project's review rule: the review states with which a conversation counts."""
     ReviewState = Conversation.ReviewState  # noqa: N806
     states = [ReviewState.NONE, ReviewState.APPROVED]
-    if project.counts_before_review:
-        states.append(ReviewState.WANTED)
-    return written(project).filter(superseded=False, late=False, review_state__in=states)
+    return [*states, ReviewState.WANTED] if project.counts_before_review else states

@@ -13,7 +13,8 @@ from django.db.models import F, OuterRef, QuerySet
 from django.db.models.functions import JSONObject
 
 from annotate import derive
-from annotate.datasets import shapes
+from annotate.datasets import manifest, shapes
+from annotate.datasets.what import What
 from annotate.models import Assignment, Comparison, Message, Policy, Project, RankedCandidate, Ranking
 
 CHUNK = 200
@@ -221,3 +222,35 @@ def _provenance(line: dict, better: dict, worse: dict) -> dict:
 
 FORMATS = {"ranked": ranked, "preference": preference, "preference_implicit": preference_implicit}
 """The formats by name: what each makes of a canonical line, which may be no line at all."""
+
+
+def _nothing(project: Project, filters: Filters) -> str:
+    states = {"open": "of open comparisons", "surplus": "that came in too late"}
+    more = [name for name in INCLUDE if name not in filters.include]
+    left_out = f"Rankings {' and '.join(states[name] for name in more)} are left out." if more else ""
+    hint = f" --include {' '.join(more)} would add those." if more else ""
+    return f"There is nothing to export: no ranking matches. {left_out}{hint}".strip()
+
+
+def _no_lines(format: str, filters: Filters, tally: manifest.Tally) -> str:
+    if not tally.rankings:
+        return f"There is nothing to export: no ranking belongs to the split {filters.split}."
+    where = "the only ranking" if tally.rankings == 1 else f"each of the {tally.rankings:,} rankings"
+    return f"There is nothing to export: {format} holds no ties, and in {where} all are tied."
+
+
+COMPARISONS = What(
+    name="comparisons",
+    title="Comparisons",
+    about="Ranks are dense, 0 is best, equal ranks are ties. "
+    "`group_id` is the comparison; all lines of one comparison stand together.",
+    found=rankings,
+    rows=lambda found: whole_rows(found).iterator(chunk_size=CHUNK),
+    renderer=lambda project: Renderer(project).ranked,
+    formats={name: (lambda line, _, make=make: make(line)) for name, make in FORMATS.items()},
+    tally=lambda project, filters: manifest.Tally(),
+    count=lambda tally, line, lines: tally.add(line, len(lines)),
+    nothing=_nothing,
+    no_lines=_no_lines,
+    says={"rank_order": manifest.RANK_ORDER},
+)

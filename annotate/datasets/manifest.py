@@ -12,7 +12,6 @@ from django.conf import settings
 
 from annotate import derive
 from annotate.datasets import shapes
-from annotate.datasets.comparisons import Filters
 from annotate.models import Iteration, Policy, Project
 
 SCHEMA_VERSION = 1
@@ -68,16 +67,73 @@ class Tally:
         }
 
 
-def make(*, project: Project, what: str, format: str, filters: Filters, tally: Tally, files: dict[str, dict]) -> dict:
-    """The manifest of written files, given as `{name: {"sha256", "bytes", "rows"}}`."""
+@dataclass
+class WrittenTally:
+    """Counts over lines of demonstrations that come sorted by conversation, as they stand in the files."""
+
+    conversations: int = 0
+    by_source: Counter = field(default_factory=Counter)
+    by_review_state: Counter = field(default_factory=Counter)
+    by_split: dict[str, Counter] = field(default_factory=dict)
+    turns_by_source: dict[str, Counter] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    iterations: set[int] = field(default_factory=set)
+    policies: set[str] = field(default_factory=set)
+    last_conversation: int | None = None
+
+    def add(self, line: dict) -> None:
+        """Count one line of either format."""
+        new = line["conversation_id"] != self.last_conversation
+        self.last_conversation = line["conversation_id"]
+        self.conversations += new
+        self.by_review_state[line["review_state"]] += 1
+        self.by_split.setdefault(line["split"], Counter()).update(rows=1, conversations=int(new))
+        self.iterations.add(line["iteration"])
+        answered = set()
+        for role, turn in _turns(line):
+            if role == "assistant":
+                answered.add(turn["source"])
+            if role != "system":
+                self.turns_by_source.setdefault(role, Counter())[turn["source"]] += 1
+            if turn["policy"] is not None:
+                self.policies.add(turn["policy"])
+        self.by_source.update(answered)
+
+    def as_json(self, format: str) -> dict:
+        """The counts of the manifest; what was left out is known to the record only."""
+        return {
+            "rows": sum(split["rows"] for split in self.by_split.values()),
+            "conversations": self.conversations,
+            "by_source": _sorted(self.by_source),
+            "by_review_state": _sorted(self.by_review_state),
+            "by_split": {name: dict(self.by_split[name]) for name in SPLITS if name in self.by_split},
+            "turns_by_source": {role: _sorted(self.turns_by_source[role]) for role in sorted(self.turns_by_source)},
+            "left_out": self.left_out,
+        }
+
+
+def _turns(line: dict) -> list[tuple[str, dict]]:
+    if "turn" in line:
+        return [("assistant", line["turn"])]
+    return [(message["role"], turn) for message, turn in zip(line["messages"], line["turns"], strict=True)]
+
+
+def _sorted(counts: Counter) -> dict[str, int]:
+    return {name: counts[name] for name in sorted(counts)}
+
+
+def make(
+    *, project: Project, what: str, format: str, says: dict, filters: dict, tally: Tally | WrittenTally, files: dict
+) -> dict:
+    """The manifest of written files, given as `{name: {"sha256", "bytes", "rows"}}`; `says` is what holds of all."""
     return {
         "schema_version": SCHEMA_VERSION,
         "bothsides_version": code_version(),
         "project": project.slug,
         "what": what,
         "format": format,
-        "rank_order": RANK_ORDER,
-        "filters": filters.as_json(),
+        **says,
+        "filters": filters,
         "counts": tally.as_json(format),
         "iterations": [
             {
@@ -119,7 +175,7 @@ def code_version() -> str:
         return tomllib.loads((settings.BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 
 
-def card(*, project: Project, format: str, splits: list[str]) -> bytes:
+def card(*, title: str, about: str, format: str, splits: list[str]) -> bytes:
     """The dataset card: with it `datasets.load_dataset(FOLDER)` finds the splits and knows every type.
 
     Without it a column that is null or empty in all of one split would have another type there.
@@ -132,9 +188,8 @@ def card(*, project: Project, format: str, splits: list[str]) -> bytes:
     # JSON is YAML too.
     yaml = "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items())
     return (
-        f"---\n{yaml}\n---\n\n# Comparisons of {project.name}\n\n"
-        f"Format `{format}`: one JSON object a line. Ranks are dense, 0 is best, equal ranks are ties. "
-        f"`group_id` is the comparison; all lines of one comparison stand together.\n"
+        f"---\n{yaml}\n---\n\n# {title}\n\n"
+        f"Format `{format}`: one JSON object a line. {about}\n"
         f"Counts, filters and digests are in `{MANIFEST}`.\n\n"
         '```python\nfrom datasets import load_dataset\n\ndataset = load_dataset("path/to/this/folder")\n```\n'
     ).encode()

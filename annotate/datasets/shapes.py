@@ -1,9 +1,15 @@
 """The shape of a line of each format, written once: the checker, the dataset card and the documentation keep to it.
 
-A dict has exactly these keys, a list holds any number of its one item, a string names a type; `?` allows null.
+A dict has exactly these keys, a list holds any number of its one item, a string names a type; `?` allows null, as
+does `OrNull` for a dict.
 """
 
 from collections.abc import Iterator
+
+
+class OrNull(dict):
+    """The shape of an object that may be null."""
+
 
 MESSAGES = [{"role": "string", "content": "string"}]
 
@@ -55,11 +61,57 @@ PROVENANCE = {
     "family": "string",
 }
 
+TURN = {
+    "position": "int64",
+    "source": "string",
+    "policy": "string?",
+    "completion_id": "int64?",
+    "seed": "int64?",
+    "sampling": OrNull(SAMPLING),
+    "template_hash": "string?",
+    "finish_reason": "string?",
+    "suggestion": "string?",
+    "hint": "string?",
+    "edit_distance": "float64?",
+    "active_seconds": "int64",
+    "typed": "int64",
+    "pasted": "int64",
+    "taken": "int64",
+    "passed": [{"completion_id": "int64", "text": "string"}],
+}
+
+WRITTEN = {
+    "conversation_id": "int64",
+    "project": "string",
+    "iteration": "int64",
+    "guidelines": "int64?",
+    "trainer": "string",
+    "alternates": "bool",
+    "review_state": "string",
+    "reviewer": "string?",
+    "review_id": "int64?",
+    "revises": "int64?",
+    "forked_from": "int64?",
+    "prompt_id": "int64?",
+    "use_case": "string",
+    "family": "string",
+    "split": "string",
+    "finished_at": "string",
+}
+
 SHAPES = {
     "ranked": RANKED,
     "preference": {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES} | PROVENANCE,
     "preference_implicit": {"chosen": MESSAGES, "rejected": MESSAGES} | PROVENANCE,
+    "messages": {"messages": MESSAGES, "turns": [TURN]} | WRITTEN,
+    "prompt_completion": {"prompt": MESSAGES, "completion": MESSAGES, "turn": TURN} | WRITTEN,
 }
+
+FORMATS = {
+    "comparisons": ("ranked", "preference", "preference_implicit"),
+    "demonstrations": ("messages", "prompt_completion"),
+}
+"""Which formats there are of what."""
 
 TYPES = {"string": str, "int64": int, "float64": (int, float), "bool": bool}
 
@@ -67,6 +119,8 @@ TYPES = {"string": str, "int64": int, "float64": (int, float), "bool": bool}
 def misfits(value, shape, path: str = "") -> Iterator[str]:
     """What is wrong with a value of this shape, a phrase each, naming the place by its path."""
     if isinstance(shape, dict):
+        if value is None and isinstance(shape, OrNull):
+            return
         if not isinstance(value, dict):
             yield f"{path or 'the line'} is not an object"
             return

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,19 +15,34 @@ from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
+from django.db.models import QuerySet
 
-from annotate.datasets import comparisons, manifest
-from annotate.datasets.comparisons import Filters
+from annotate.datasets import comparisons, demonstrations, manifest
+from annotate.datasets.comparisons import COMPARISONS
+from annotate.datasets.demonstrations import DEMONSTRATIONS
+from annotate.datasets.what import Filters, What
 from annotate.errors import Invalid
 from annotate.models import Export, Iteration, Project
 
-WHAT = "comparisons"
+WHATS = {what.name: what for what in (COMPARISONS, DEMONSTRATIONS)}
+"""All that can be exported, by name."""
 
 Progress = Callable[[Iterable[dict], int], Iterable[dict]]
 """Given rows as they come and about how many they will be: the same rows, shown to somebody."""
 
 
-def export_comparisons(
+def export_comparisons(*, project: Project, format: str, filters: comparisons.Filters, **how) -> Export:
+    """Write the rankings that count as a new dataset version; see `export`."""
+    return export(COMPARISONS, project=project, format=format, filters=filters, **how)
+
+
+def export_demonstrations(*, project: Project, format: str, filters: demonstrations.Filters, **how) -> Export:
+    """Write the conversations that count as a new dataset version; see `export`. None of them is revised any more."""
+    return export(DEMONSTRATIONS, project=project, format=format, filters=filters, **how)
+
+
+def export(
+    what: What,
     *,
     project: Project,
     format: str,
@@ -34,25 +50,26 @@ def export_comparisons(
     out: Path | None = None,
     progress: Progress = lambda rows, total: rows,
 ) -> Export:
-    """Write the rankings that count as a new dataset version, and a copy of it to the folder `out`.
+    """Write what counts as a new dataset version, and a copy of it to the folder `out`.
 
     Raises Invalid where there is nothing to export, the iteration does not exist, or `out` cannot be written or is
     not empty; nothing is left behind then.
     """
     _check_iteration(project, filters)
-    found = comparisons.rankings(project=project, filters=filters)
+    found = what.found(project=project, filters=filters)
     total = found.count()
     if not total:
-        raise Invalid(_nothing(filters))
+        raise Invalid(what.nothing(project, filters))
     try:
         out = out and out.resolve()
         with ExitStack() as stack:
             stage = stack.enter_context(_stage(out)) if out else None
             folder = stack.enter_context(_room())
-            made = _write(folder, project, format, filters, progress(_rows(found), total))
+            writing = _Writing(what, project, format, filters, folder)
+            made = writing.write(progress(_rows(what, found), total))
             if stage:
                 shutil.copytree(folder, stage, dirs_exist_ok=True)
-            export = _register(project, format, filters, made, folder)
+            export = _register(writing, made)
             if stage:
                 _put_in_place(stage, out)
             return export
@@ -69,21 +86,10 @@ def _check_iteration(project: Project, filters: Filters) -> None:
         raise Invalid(f"Project {project.slug} has no iteration {filters.iteration}. Iterations: {known}.")
 
 
-def _nothing(filters: Filters) -> str:
-    more = [name for name in comparisons.INCLUDE if name not in filters.include]
-    hint = f" --include {' '.join(more)} would add those." if more else ""
-    states = {"open": "of open comparisons", "surplus": "that came in too late"}
-    return f"There is nothing to export: no ranking matches. {_left_out(states, more)}{hint}".strip()
-
-
-def _left_out(states: dict[str, str], more: list[str]) -> str:
-    return f"Rankings {' and '.join(states[name] for name in more)} are left out." if more else ""
-
-
-def _rows(found) -> Iterator[dict]:
+def _rows(what: What, found: QuerySet) -> Iterator[dict]:
     """The rows through a server-side cursor, which lives as long as the transaction; no network call is made in it."""
     with transaction.atomic():
-        yield from comparisons.whole_rows(found).iterator(chunk_size=comparisons.CHUNK)
+        yield from what.rows(found)
 
 
 @contextmanager
@@ -144,41 +150,60 @@ class _Split:
         return {"sha256": self.sha256.hexdigest(), "bytes": self.bytes, "rows": self.rows}
 
 
-def _write(folder: Path, project: Project, format: str, filters: Filters, rows: Iterable[dict]) -> dict:
-    """Write the lines, the card and the manifest; the manifest. Raises Invalid where no line came of the rows."""
-    render, make, tally = comparisons.Renderer(project), comparisons.FORMATS[format], manifest.Tally()
-    splits: dict[str, _Split] = {}
-    with ExitStack() as files:
-        for row in rows:
-            line = render.ranked(row)
-            name = line["split"]
-            if filters.split not in (None, name):
-                continue
-            lines = list(make(line))
-            tally.add(line, len(lines))
-            if not lines:
-                continue
-            if name not in splits:
-                splits[name] = _Split(folder / f"{name}.jsonl")
-                files.enter_context(splits[name].file)
-            splits[name].write(lines)
-    if not splits:
-        raise Invalid(_no_lines(format, filters, tally))
-    names = [name for name in manifest.SPLITS if name in splits]
-    card = manifest.card(project=project, format=format, splits=names)
-    described = {f"{name}.jsonl": splits[name].as_json() for name in names}
-    described[manifest.CARD] = {"sha256": hashlib.sha256(card).hexdigest(), "bytes": len(card)}
-    made = manifest.make(project=project, what=WHAT, format=format, filters=filters, tally=tally, files=described)
-    (folder / manifest.CARD).write_bytes(card)
-    (folder / manifest.MANIFEST).write_bytes(manifest.as_bytes(made))
-    return made
+class _Writing:
+    """One dataset version on its way to a folder."""
 
+    def __init__(self, what: What, project: Project, format: str, filters: Filters, folder: Path):
+        self.what, self.project, self.format, self.filters, self.folder = what, project, format, filters, folder
+        self.conversations = array("q")
+        """Ids of the conversations in it, in the order of the lines; only where they are marked."""
 
-def _no_lines(format: str, filters: Filters, tally: manifest.Tally) -> str:
-    if not tally.rankings:
-        return f"There is nothing to export: no ranking belongs to the split {filters.split}."
-    where = "the only ranking" if tally.rankings == 1 else f"each of the {tally.rankings:,} rankings"
-    return f"There is nothing to export: {format} holds no ties, and in {where} all are tied."
+    def write(self, rows: Iterable[dict]) -> dict:
+        """Write the lines, the card and the manifest; the manifest. Raises Invalid where no line came of the rows."""
+        what = self.what
+        tally = what.tally(self.project, self.filters)
+        splits = self._lines(rows, tally)
+        if not splits:
+            raise Invalid(what.no_lines(self.format, self.filters, tally))
+        names = [name for name in manifest.SPLITS if name in splits]
+        title = f"{what.title} of {self.project.name}"
+        card = manifest.card(title=title, about=what.about, format=self.format, splits=names)
+        files = {f"{name}.jsonl": splits[name].as_json() for name in names}
+        files[manifest.CARD] = {"sha256": hashlib.sha256(card).hexdigest(), "bytes": len(card)}
+        made = manifest.make(
+            project=self.project,
+            what=what.name,
+            format=self.format,
+            says=what.says,
+            filters=self.filters.as_json(),
+            tally=tally,
+            files=files,
+        )
+        (self.folder / manifest.CARD).write_bytes(card)
+        (self.folder / manifest.MANIFEST).write_bytes(manifest.as_bytes(made))
+        return made
+
+    def _lines(self, rows: Iterable[dict], tally) -> dict[str, "_Split"]:
+        what, wanted = self.what, self.filters.split
+        render, make = what.renderer(self.project), what.formats[self.format]
+        splits: dict[str, _Split] = {}
+        with ExitStack() as files:
+            for row in rows:
+                line = render(row)
+                name = line["split"]
+                if wanted not in (None, name):
+                    continue
+                lines = list(make(line, self.filters))
+                what.count(tally, line, lines)
+                if not lines:
+                    continue
+                if what.mark:
+                    self.conversations.append(line["conversation_id"])
+                if name not in splits:
+                    splits[name] = _Split(self.folder / f"{name}.jsonl")
+                    files.enter_context(splits[name].file)
+                splits[name].write(lines)
+        return splits
 
 
 class _Moved(File):
@@ -189,26 +214,29 @@ class _Moved(File):
         return self.file.name
 
 
-def _register(project: Project, format: str, filters: Filters, made: dict, folder: Path) -> Export:
+def _register(writing: _Writing, made: dict) -> Export:
     """Move the files to the storage, then make the record of them. Takes the files back where that fails."""
-    location = f"{project.slug}/{WHAT}-{format}-{made['digest'][:12]}-{secrets.token_hex(4)}"
+    what, project, format, filters = writing.what, writing.project, writing.format, writing.filters
+    location = f"{project.slug}/{what.name}-{format}-{made['digest'][:12]}-{secrets.token_hex(4)}"
     stored: list[str] = []
     try:
-        for path in sorted(folder.iterdir()):
+        for path in sorted(writing.folder.iterdir()):
             with path.open("rb") as file:
                 stored.append(default_storage.save(f"{location}/{path.name}", _Moved(file)))
-        iteration = Iteration.objects.filter(project=project, number=filters.iteration).first()
-        return Export.objects.create(
-            project=project,
-            iteration=iteration,
-            what=WHAT,
-            format=format,
-            filters=filters.as_json(),
-            manifest=made,
-            digest=made["digest"],
-            rows=made["counts"]["rows"],
-            location=location,
-        )
+        with transaction.atomic():
+            if what.mark:
+                what.mark(writing.conversations)
+            return Export.objects.create(
+                project=project,
+                iteration=Iteration.objects.filter(project=project, number=filters.iteration).first(),
+                what=what.name,
+                format=format,
+                filters=filters.as_json(),
+                manifest=made,
+                digest=made["digest"],
+                rows=made["counts"]["rows"],
+                location=location,
+            )
     except BaseException:
         for name in stored:
             default_storage.delete(name)

@@ -27,7 +27,8 @@ class Command(RefusingCommand):
         said = _trl(folder, report)
         splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report.manifest["counts"]["by_split"].items())
         self.stdout.write(f"{folder}: {report.manifest['what']}, {report.manifest['format']}, rows: {report.rows:,}")
-        self.stdout.write(f"splits: {splits}; ranks: {report.manifest['rank_order']}; {said}")
+        ranks = f"; ranks: {order}" if (order := report.manifest.get("rank_order")) else ""
+        self.stdout.write(f"splits: {splits}{ranks}; {said}")
         for problem in report.problems:
             self.stdout.write(problem)
         if report.count > SHOWN:
@@ -48,6 +49,6 @@ def _trl(folder: Path, report) -> str:
     if version is None:
         return "TRL is not installed, its own rules were not tried"
     names = [name for name in report.manifest["files"] if name.endswith(".jsonl")]
-    for where, problem in trl_columns.problems(folder, names):
+    for where, problem in trl_columns.problems(folder, names, report.manifest["format"]):
         report.add(where, problem)
     return f"read by TRL {version}, the first {trl_columns.ROWS:,} rows of each file"

@@ -1,0 +1,147 @@
+"""What must hold of the lines of exported demonstrations, each alone and beside the others."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from annotate.datasets import manifest, said
+
+STATES = ("none", "wanted", "approved", "returned")
+COUNTS = ("active_seconds", "typed", "pasted", "taken")
+OF_A_COMPLETION = ("policy", "sampling", "template_hash", "finish_reason", "suggestion", "hint")
+"""What a turn has where it came from a completion, and only there."""
+
+
+class WrittenLines:
+    """Goes through the lines of one export of demonstrations, in each of its formats."""
+
+    group = "conversation_id"
+    """Lines that share it belong together, in one split."""
+
+    def __init__(self, described: dict):
+        self.format = described["format"]
+        filters = described.get("filters")
+        filters = filters if isinstance(filters, dict) else {}
+        self.sources = filters.get("sources")
+        self.superseded_too = "superseded" in (filters.get("include") or ())
+        self.tally = manifest.WrittenTally()
+        self.ids: set[int] = set()
+        self.revised: set[int] = set()
+        self.begin_file()
+
+    def begin_file(self) -> None:
+        """Forget what is compared only with the line before."""
+        self.last: tuple[int, int] = (0, -1)
+
+    def said(self, line: dict) -> list[dict]:
+        """All messages of a line."""
+        return line["messages"] if self.format == "messages" else line["prompt"] + line["completion"]
+
+    def problems(self, line: dict) -> Iterator[str]:
+        """What is wrong with the next line, a phrase each."""
+        messages = self.said(line)
+        turns = line["turns"] if self.format == "messages" else [line["turn"]]
+        yield from self._place(line)
+        yield from _conversation(line)
+        yield from _order(line, messages)
+        yield from said.each(messages)
+        if self.format == "messages":
+            if len(turns) != len(messages):
+                yield f"turns are not parallel to messages: {len(turns)} beside {len(messages)}"
+                return
+            answered = list(zip(messages, turns, strict=True))
+            if [turn["position"] for turn in turns] != list(range(len(turns))):
+                yield "the positions of turns do not count from 0"
+        else:
+            problem = said.answer(line["completion"])
+            if problem:
+                yield f"completion {problem}"
+                return
+            answered = [(line["completion"][0], line["turn"])]
+            if line["turn"]["position"] != len(line["prompt"]):
+                yield "turn.position is not the number of messages in prompt"
+        for message, turn in answered:
+            name = f"turn {turn['position']}"
+            yield from (f"{name} {problem}" for problem in _turn(message["content"], turn))
+            if message["role"] == "assistant" and self.sources is not None and turn["source"] not in self.sources:
+                yield f"{name} is {turn['source']}, which was not wanted"
+        self.tally.add(line)
+
+    def _place(self, line: dict) -> Iterator[str]:
+        here = (line["conversation_id"], -1 if self.format == "messages" else line["turn"]["position"])
+        if here <= self.last:
+            yield "stands before or beside a line of the same or a later conversation_id and position"
+        self.last = here
+        self.ids.add(line["conversation_id"])
+        if line["revises"] is not None:
+            self.revised.add(line["revises"])
+
+    def counts(self) -> dict:
+        """What the manifest must count; what was left out is known to the record only."""
+        counts = self.tally.as_json(self.format)
+        del counts["left_out"]
+        return counts
+
+    def at_the_end(self) -> Iterator[str]:
+        """Conversations that stand beside the newer version that takes their place."""
+        if not self.superseded_too:
+            for pk in sorted(self.ids & self.revised):
+                yield f"conversation_id {pk} is there beside a conversation that revises it"
+
+
+def _conversation(line: dict) -> Iterator[str]:
+    if line["review_state"] not in STATES:
+        yield f"{line['review_state']} is no review_state"
+    if (line["review_id"] is None) != (line["reviewer"] is None):
+        yield "review_id and reviewer are not there together"
+    elif line["review_state"] in ("approved", "returned") and line["review_id"] is None:
+        yield f"is {line['review_state']} without a review_id"
+    for name in ("revises", "forked_from"):
+        if line[name] == line["conversation_id"]:
+            yield f"{name} is the conversation itself"
+    try:
+        in_utc = datetime.fromisoformat(line["finished_at"]).utcoffset() == timedelta(0)
+    except ValueError:
+        in_utc = False
+    if not in_utc:
+        yield "finished_at is no time in UTC"
+
+
+def _order(line: dict, messages: list[dict]) -> Iterator[str]:
+    roles = [message["role"] for message in messages]
+    if "system" in roles[1:]:
+        yield "a system message is not the first one"
+    if not roles or roles[-1] != "assistant":
+        yield "the last message is not the assistant's"
+    spoken = [role for role in roles if role != "system"]
+    alternates = all(role == ("user", "assistant")[number % 2] for number, role in enumerate(spoken))
+    if alternates != line["alternates"]:
+        yield "user and assistant take turns" if alternates else "user and assistant do not take turns"
+
+
+def _turn(text: str, turn: dict) -> Iterator[str]:
+    """What is wrong with where one turn says that its text came from."""
+    source, distance, suggestion = turn["source"], turn["edit_distance"], turn["suggestion"]
+    if source not in ("written", "taken", "edited", "reply", "imported"):
+        yield f"has no source: {source}"
+    if distance is not None and not 0 <= distance <= 1:
+        yield "has an edit_distance that is not 0 to 1"
+    for name in COUNTS:
+        if turn[name] < 0:
+            yield f"has {name} below 0"
+    suggested = turn["completion_id"] is not None
+    for name in OF_A_COMPLETION:
+        if (turn[name] is not None) != suggested:
+            yield f"has {name} without completion_id" if not suggested else f"has completion_id without {name}"
+    if suggested and source in ("written", "imported"):
+        yield f"is {source} and has a completion_id"
+    if not suggested and source in ("taken", "reply"):
+        yield f"is {source} and has no completion_id"
+    if source == "taken" and suggestion is not None and suggestion.strip() != text.strip():
+        yield "is taken and differs from its suggestion"
+    if source in ("taken", "edited") and distance is None:
+        yield f"is {source} and has no edit_distance"
+    if source == "written" and distance is not None:
+        yield "is written and has an edit_distance"
+    passed = [one["completion_id"] for one in turn["passed"]]
+    if len(set(passed)) < len(passed) or turn["completion_id"] in passed:
+        yield "has a completion_id twice in passed, or the one that was taken"
