@@ -46,6 +46,11 @@ def require_role(user: User, *roles: str) -> None:
         raise Forbidden(f"This is for the role {names}. Ask an admin if you need it.")
 
 
+def require_role_for(user: User, kind: str) -> None:
+    """Raises Forbidden unless the person takes this kind of work: reviewers review, trainers do all else."""
+    require_role(user, Role.REVIEWER if kind == Assignment.Kind.REVIEW else Role.TRAINER)
+
+
 def projects_of(user: User) -> QuerySet[Project]:
     """The projects that a person works on, by name."""
     return Project.objects.filter(memberships__user=user).order_by("name", "id")
@@ -67,12 +72,12 @@ def reviewed_project_for(user: User, slug: str) -> Project:
 
 
 def assignment_for(user: User, assignment_id: int) -> Assignment:
-    """The person's own assignment, with its project, comparison and conversation. Raises NotFound."""
+    """The person's own assignment, with its project, comparison, conversation and subject. Raises NotFound."""
     assignment = (
         Assignment.objects.filter(
             pk=assignment_id, trainer=user, project__in=Membership.objects.filter(user=user).values("project")
         )
-        .select_related("project", "iteration", "comparison", "conversation__prompt", "replacement")
+        .select_related("project", "iteration", "comparison", "conversation__prompt", "subject__trainer", "replacement")
         .first()
     )
     if assignment is None:
@@ -81,17 +86,28 @@ def assignment_for(user: User, assignment_id: int) -> Assignment:
 
 
 def conversation_for(user: User, conversation_id: int) -> Conversation:
-    """A conversation that the person held, or that a reviewer, admin or engineer of its project reads."""
+    """A conversation that the person held, or that a reviewer, admin or engineer of its project reads.
+
+    Authors also read what a reviewer made of their piece. Raises NotFound.
+    """
     conversation = (
         Conversation.objects.filter(
             pk=conversation_id, project__in=Membership.objects.filter(user=user).values("project")
         )
-        .select_related("project", "iteration", "trainer", "prompt")
+        .select_related("project", "iteration", "trainer", "prompt", "revises", "made_by_review")
         .first()
     )
-    if conversation is None or (conversation.trainer_id != user.pk and not has_role(user, *READS_ALL)):
+    if conversation is None or not (_is_author(user, conversation) or has_role(user, *READS_ALL)):
         raise NotFound("There is no such conversation here.")
     return conversation
+
+
+def _is_author(user: User, conversation: Conversation) -> bool:
+    """Whether the person held it, or a reviewer made it of what they held."""
+    if conversation.trainer_id == user.pk:
+        return True
+    edited = hasattr(conversation, "made_by_review")
+    return edited and conversation.revises is not None and conversation.revises.trainer_id == user.pk
 
 
 def comparison_for(user: User, comparison_id: int) -> Comparison:

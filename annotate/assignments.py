@@ -6,6 +6,7 @@ free again, its place is taken by a new row. What must never happen is a constra
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 
 from django.conf import settings
@@ -268,6 +269,28 @@ def take_place(*, assignment: Assignment, user: User) -> str:
     state = State.SUBMITTED if counts else State.SURPLUS
     _end(current, State.EXPIRED, state, user=user)
     return state
+
+
+def still_count(expired: Iterable[Assignment]) -> set[int]:
+    """Which of these expired slots would still count if their work came in now; their ids. See `take_place`.
+
+    Personal ones do while their round goes on, all others while nobody has taken their place. The queries grow with how
+    often one place ran out again, not with the rows.
+    """
+    expired = list(expired)
+    open_rounds = set(
+        Iteration.objects.filter(pk__in={slot.iteration_id for slot in expired})
+        .exclude(state=Iteration.State.CLOSED)
+        .values_list("pk", flat=True)
+    )
+    counting = {slot.pk for slot in expired if slot.personal and slot.iteration_id in open_rounds}
+    first = {slot.pk: slot.pk for slot in expired if not slot.personal}
+    while first:
+        places = Assignment.objects.filter(replaces__in=first).values_list("pk", "replaces_id", "state")
+        found = [(pk, first[replaced], state) for pk, replaced, state in places]
+        counting |= {slot for _, slot, state in found if state == State.FREE}
+        first = {pk: slot for pk, slot, state in found if state not in Assignment.LIVE}
+    return counting
 
 
 def _standing_in(assignment: Assignment) -> Assignment | None:

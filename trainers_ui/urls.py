@@ -32,6 +32,7 @@ urlpatterns = [
     path("work/<int:pk>/shown/", write.shown, name="shown"),
     path("work/<int:pk>/branch/", write.branch, name="branch"),
     path("work/<int:pk>/submit/", rank.submit, name="submit"),
+    path("conversations/<int:pk>/revise/", work.revise, name="revise"),
     path("read/", review.review, name="review"),
     path("read/chats/<int:pk>/", review.read_conversation, name="review_conversation"),
     path("read/rankings/<int:pk>/", review.read_comparison, name="review_comparison"),

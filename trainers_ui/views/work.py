@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from annotate import access, assignments
+from annotate import access, assignments, demonstrations
 from annotate.errors import Invalid, NotFound, NothingLeft, Unavailable
 from trainers_ui import streaming
 from trainers_ui.views import chat, rank, write
@@ -26,14 +26,19 @@ SHOWS = {"rank": rank.show, "chat": chat.show, "write": write.show}
 
 @page("POST")
 def claim(request: HttpRequest, slug: str) -> HttpResponse:
-    """The next task of a project, `kind` or whichever comes first; its page."""
-    access.require_role(request.user, "trainer")
+    """The next task of a project, `kind` or whichever comes first, or the one that is `reserved`; its page."""
+    kind, reserved = request.POST.get("kind", ""), request.POST.get("reserved", "")
+    access.require_role_for(request.user, kind)
     project = access.project_for(request.user, slug)
-    kind = request.POST.get("kind", "")
-    if kind and kind not in project.kinds:
+    if kind and kind not in (*project.kinds, "review"):
         raise Invalid("This project has no work of that kind.")
     try:
-        assignment = assignments.claim(user=request.user, project=project, kinds=[kind] if kind else None)
+        assignment = assignments.claim(
+            user=request.user,
+            project=project,
+            kinds=[kind] if kind else None,
+            reserved=whole(reserved) if reserved else None,
+        )
         where = reverse("work", args=[assignment.pk])
     except NothingLeft:
         if not wants_json(request):
@@ -60,6 +65,21 @@ def leave(request: HttpRequest, slug: str) -> HttpResponse:
     """Give back what was fetched ahead, as the page says when it is left."""
     assignments.release_ahead(user=request.user, project=access.project_for(request.user, slug))
     return HttpResponse(status=204)
+
+
+@page("POST")
+def revise(request: HttpRequest, pk: int) -> HttpResponse:
+    """A new version of one's own finished piece: its page, or home where something else is held first."""
+    access.require_role(request.user, "trainer")
+    conversation = access.conversation_for(request.user, pk)
+    slot = demonstrations.revise(conversation=conversation, user=request.user)
+    try:
+        held = assignments.claim(user=request.user, project=conversation.project, kinds=["write"], reserved=slot.pk)
+    except NothingLeft:
+        held = None
+    if held != slot:
+        return redirect(f"{reverse('home')}?waits={slot.pk}")
+    return redirect("work", pk=slot.pk)
 
 
 @page("POST")
