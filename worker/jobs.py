@@ -19,6 +19,7 @@ class Text:
     index: int
     text: str = ""
     told: int = 0  # characters that were published
+    end_told: bool = False
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -52,17 +53,18 @@ class Job:
         return [(self.request.pk, self.token, text.index) for text in self.texts]
 
     def take(self, chunk: Chunk) -> bool:
-        """Append a piece of text; True when it is the first of its text."""
+        """Append a piece of text; True when it holds its text's first words, or ends it."""
         text = self.texts[chunk.key[2]]
         now = round((time.monotonic() - self.claimed_at) * 1000)
-        first = text.first_token_ms is None
-        if first:
+        if text.first_token_ms is None:
             text.first_token_ms = now
+        # A first token may be half a character, of which nothing can be shown yet.
+        begins = bool(chunk.text) and not text.text
         text.text += chunk.text
         text.prompt_tokens, text.completion_tokens = chunk.prompt_tokens, chunk.completion_tokens
         if chunk.finish:
             text.finish, text.total_ms = chunk.finish, now
-        return first
+        return begins or bool(chunk.finish)
 
     def finished(self) -> bool:
         """All texts have their end."""
@@ -90,7 +92,9 @@ class Job:
         return {"kind": kind, "request": self.request.pk, "attempt": self.request.attempt, **more}
 
     def news(self) -> list[dict]:
-        """Events with the text that was not told yet, and now and then with all of it."""
+        """Events with the text that was not told yet, and now and then with all of it; `finished` follows the last
+        of a text.
+        """
         whole = time.monotonic() - self.whole_told_at > WHOLE_SECONDS
         if whole:
             self.whole_told_at = time.monotonic()
@@ -102,4 +106,7 @@ class Job:
                 new = text.text[text.told :]
                 events.append(self.event("text", index=text.index, offset=text.told, text=new, whole=False))
             text.told = len(text.text)
+            if text.finish and (whole or not text.end_told):
+                events.append(self.event("finished", index=text.index, finish=text.finish))
+                text.end_told = True
         return events

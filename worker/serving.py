@@ -1,8 +1,8 @@
 """The serving loop: one thread a policy, from the queue in the database through an engine and back.
 
-It claims requests into free capacity, replies first; it alone reads the engine; it renews its leases and
-learns in the same statement whom to stop; it stores a request's texts together, under the claim token. The
-database or Redis may be away for a while: sampling goes on, and what is over is stored when it can be.
+It claims requests into free capacity, replies first, then suggestions; it alone reads the engine; it renews its
+leases and learns in the same statement whom to stop; it stores a request's texts together, under the claim token.
+The database or Redis may be away for a while: sampling goes on, and what is over is stored when it can be.
 """
 
 import logging
@@ -115,11 +115,10 @@ class Serving:
 
     def _listen(self) -> None:
         """Take what the engine wrote, and tell it."""
-        for chunk in self._engine.read(LISTEN_SECONDS):
-            job = self._take(chunk)
-            if job:
-                # Its first words, which somebody waits for.
-                self._publish(job, job.news())
+        # What somebody waits for: the first words of a text, and its end. One publication for all texts of a job.
+        awaited = {job.token: job for chunk in self._engine.read(LISTEN_SECONDS) if (job := self._take(chunk))}
+        for job in awaited.values():
+            self._publish(job, job.news())
         now = time.monotonic()
         if now >= self._tell_after:
             for job in self._jobs.values():
@@ -140,10 +139,10 @@ class Serving:
             self._stop_sampling(job)
             job.closing = (generation.fail, {"reason": chunk.error, "again": True})
             return None
-        first = job.take(chunk)
+        awaited = job.take(chunk)
         if job.finished():
             job.closing = (generation.complete, {"sampled": job.sampled(), "template_hash": job.template_hash})
-        return job if first and job.request.assignment_id else None
+        return job if awaited and job.request.assignment_id else None
 
     def _stop_sampling(self, job: Job) -> None:
         for key, text in zip(job.engine_keys(), job.texts, strict=True):
