@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from annotate import assignments, conversations, generation, likeness, reviews
+from annotate import assignments, conversations, generation, likeness, personal, reviews
 from annotate.errors import Conflict, DraftConflict, Invalid
 from annotate.manuscripts import ROLES, Manuscript, Reference, Turn, clean, problems, read
 from annotate.models import (
@@ -180,7 +180,11 @@ def _problems(conversation: Conversation, manuscript: Manuscript) -> list[str]:
 
 def _warnings(conversation: Conversation, manuscript: Manuscript) -> list[str]:
     turns = manuscript.kept()
-    said: list[str] = []
+    said = [
+        f"Turn {number} has what looks like {one.kind}: {one.excerpt}. Take it out unless it is made up."
+        for number, turn in enumerate(turns, start=1)
+        for one in personal.find(turn.text)
+    ]
     opening = next((turn for turn in turns if turn.role == "user"), None)
     if opening is None:
         return said

@@ -286,6 +286,16 @@ def test_near_duplicates_are_said_and_not_forbidden(project, trainer):
     demonstrations.finish(assignment=slot, user=trainer, version=1)
 
 
+def test_personal_data_is_said_with_its_turn_and_not_forbidden(trainer, slot):
+    factory.save(slot, written_turn("user", EGG), written_turn("assistant", "Ask maria.keller@gmail.com about it."))
+    slot.refresh_from_db()
+    look = demonstrations.look(assignment=slot, user=trainer)
+    assert look.problems == []
+    (said,) = look.warnings
+    assert said.startswith("Turn 2 has what looks like an e-mail address")
+    assert "maria.keller" not in said
+
+
 def test_what_a_piece_revises_is_no_near_duplicate(project, trainer):
     first = factory.finished_piece(project, trainer)
     demonstrations.revise(conversation=first, user=trainer)
