@@ -97,12 +97,12 @@ def conversation_for(user: User, conversation_id: int) -> Conversation:
         .select_related("project", "iteration", "trainer", "prompt", "revises", "made_by_review")
         .first()
     )
-    if conversation is None or not (_is_author(user, conversation) or has_role(user, *READS_ALL)):
+    if conversation is None or not (is_author(user, conversation) or has_role(user, *READS_ALL)):
         raise NotFound("There is no such conversation here.")
     return conversation
 
 
-def _is_author(user: User, conversation: Conversation) -> bool:
+def is_author(user: User, conversation: Conversation) -> bool:
     """Whether the person held it, or a reviewer made it of what they held."""
     if conversation.trainer_id == user.pk:
         return True

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from trainers_ui.views import chat, home, rank, review, sign_in, work, write
+from trainers_ui.views import chat, home, rank, review, review_task, sign_in, work, write
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -15,6 +15,7 @@ urlpatterns = [
     path("projects/<slug:slug>/ahead/", work.ahead, name="ahead"),
     path("projects/<slug:slug>/leave/", work.leave, name="leave"),
     path("projects/<slug:slug>/chats/", review.list_conversations, name="review_conversations"),
+    path("projects/<slug:slug>/written/", review.list_pieces, name="review_pieces"),
     path("projects/<slug:slug>/rankings/", review.list_comparisons, name="review_comparisons"),
     path("work/<int:pk>/", work.work, name="work"),
     path("work/<int:pk>/keep/", work.keep, name="keep"),
@@ -31,9 +32,11 @@ urlpatterns = [
     path("work/<int:pk>/suggestions/", write.suggestions, name="suggestions"),
     path("work/<int:pk>/shown/", write.shown, name="shown"),
     path("work/<int:pk>/branch/", write.branch, name="branch"),
+    path("work/<int:pk>/verdict/", review_task.verdict, name="verdict"),
     path("work/<int:pk>/submit/", rank.submit, name="submit"),
     path("conversations/<int:pk>/revise/", work.revise, name="revise"),
     path("read/", review.review, name="review"),
     path("read/chats/<int:pk>/", review.read_conversation, name="review_conversation"),
+    path("read/written/<int:pk>/", review.read_piece, name="review_piece"),
     path("read/rankings/<int:pk>/", review.read_comparison, name="review_comparison"),
 ]

@@ -68,6 +68,23 @@ def minutes(seconds: int) -> str:
     return f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
+NOUNS = {"rank": "ranking", "chat": "chat", "write": "piece of writing", "review": "review"}
+
+
+@register.filter
+def noun(kind: str) -> str:
+    """What a person holds, sends and sees listed: a ranking, a chat."""
+    return NOUNS.get(kind, kind)
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """A share as `31 %`; one that is there is never said to be none, and one that is not whole never to be all."""
+    if not share:
+        return "0 %"
+    return "100 %" if share >= 1 else f"{min(max(round(share * 100), 1), 99)} %"
+
+
 STATE_WORDS = {
     "submitted": "",
     "skipped": "skipped",
@@ -83,11 +100,55 @@ def state_word(state: str) -> str:
 
 
 @register.filter
+def outcome(row) -> str:
+    """How a task of a person ended, and what came of it since, as far as they should know."""
+    if row.state != "submitted":
+        return state_word(row.state)
+    if row.kind == "review":
+        return _verdict(row)
+    if row.kind != "write":
+        return ""
+    piece = row.conversation
+    said = PIECE_WORDS[piece.review_state]
+    if row.edited:
+        said = "approved with edits"
+    elif row.revised:
+        said = "returned, mended since" if piece.review_state == "returned" else "revised"
+    exported = "in an export" if piece.exported_at else ""
+    return ", ".join(filter(None, (said, exported)))
+
+
+PIECE_WORDS = {"none": "", "wanted": "waits for its review", "approved": "approved", "returned": "returned"}
+
+
+@register.filter
+def review_word(piece) -> str:
+    """Where a finished piece of writing stands: `approved`, and whether it counts at all."""
+    if piece.late:
+        return "late, not counted"
+    if hasattr(piece, "made_by_review"):
+        return "a reviewer's edit"
+    said = {"none": "not drawn", "wanted": "to be reviewed"}.get(piece.review_state, piece.review_state)
+    return f"{said}, replaced since" if piece.superseded else said
+
+
+def _verdict(row) -> str:
+    if row.review.verdict == "approved":
+        return "approved with edits" if row.review.edit_id else "approved"
+    count = row.review.comment_count
+    return f"returned, {count} comment{'s' * (count != 1)}" if count else "returned"
+
+
+@register.filter
 def done_words(done: dict[str, int]) -> str:
     """`12 rankings, 3 chats` from counts by kind."""
-    names = {"rank": ("ranking", "rankings"), "chat": ("chat", "chats")}
-    said = [f"{count} {names[kind][count != 1]}" for kind, count in sorted(done.items(), reverse=True)]
-    return ", ".join(said)
+    names = {
+        "rank": ("ranking", "rankings"),
+        "chat": ("chat", "chats"),
+        "write": ("piece", "pieces"),
+        "review": ("review", "reviews"),
+    }
+    return ", ".join(f"{done[kind]} {several[done[kind] != 1]}" for kind, several in names.items() if kind in done)
 
 
 @register.filter
@@ -117,8 +178,8 @@ def provenance(completion) -> str:
 
 @register.filter
 def works(user) -> bool:
-    """Whether a person takes work."""
-    return access.has_role(user, "trainer")
+    """Whether a person takes work of any kind."""
+    return access.has_role(user, "trainer", "reviewer")
 
 
 @register.filter

@@ -11,16 +11,22 @@ from trainers_ui.views.sent import sent
 
 @page("GET")
 def home(request: HttpRequest) -> HttpResponse:
-    """Held tasks first, then what each project offers, then today and the latest work."""
+    """What is held, what came back or ran out, what each project offers, then today and the latest work."""
     user = request.user
-    works = access.has_role(user, "trainer")
     held = list(lists.held(user))
+    waiting, run_out = lists.waiting(user), lists.run_out(user)
     recent = lists.own_work(user, most=lists.RECENT)
+    for row in waiting:
+        row.busy = _busy(held, row.project_id)
     context = {
-        "works": works,
+        "works": access.has_role(user, "trainer", "reviewer"),
         "reads": access.has_role(user, *access.READS_ALL),
         "held": held,
-        "projects": [_entry(user, project, works, held) for project in access.projects_of(user)],
+        "waiting": waiting[: lists.RECENT],
+        "more_wait": len(waiting) > lists.RECENT,
+        "asked": next((row for row in waiting if str(row.pk) == request.GET.get("waits")), None),
+        "run_out": run_out[: lists.RECENT],
+        "projects": [_entry(user, project, held) for project in access.projects_of(user)],
         "today": lists.done_today(user),
         "recent": recent[: lists.RECENT],
         "more": len(recent) > lists.RECENT,
@@ -29,10 +35,13 @@ def home(request: HttpRequest) -> HttpResponse:
     return render(request, "trainers_ui/home.html", context)
 
 
-def _entry(user, project, works: bool, held: list) -> dict:
-    """A project's offers, and the kind of what is held there: nothing else is handed out before that is done."""
-    busy = next((assignment.kind for assignment in held if assignment.project_id == project.pk), None)
-    return {"project": project, "offers": lists.offers(user, project) if works else [], "busy": busy}
+def _entry(user, project, held: list) -> dict:
+    return {"project": project, "offers": lists.offers(user, project), "busy": _busy(held, project.pk)}
+
+
+def _busy(held: list, project_id: int) -> str | None:
+    """The kind of what is held in a project: nothing else is handed out there before that is done."""
+    return next((assignment.kind for assignment in held if assignment.project_id == project_id), None)
 
 
 @page("GET")

@@ -1,15 +1,23 @@
-"""Finished chats and rankings of a project, for those who read the work of others."""
+"""Finished chats, pieces of writing and rankings of a project, for those who read the work of others."""
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 
-from annotate import access, comparisons, rankings
-from annotate.errors import Invalid
+from annotate import access, comparisons, demonstrations, rankings
+from annotate.errors import Invalid, NotFound
 from trainers_ui import lists
 from trainers_ui.orders import lettered
+from trainers_ui.views import review_task
 from trainers_ui.views.page import page
 
 STATES = {"closed": "All rankings in", "open": "Being ranked", "sampling": "Being sampled", "failed": "Failed"}
+REVIEW_STATES = {
+    "": "All",
+    "wanted": "To be reviewed",
+    "approved": "Approved",
+    "returned": "Returned",
+    "none": "Not drawn for review",
+}
 
 
 @page("GET")
@@ -27,6 +35,20 @@ def list_conversations(request: HttpRequest, slug: str) -> HttpResponse:
     rows, older = lists.one_page(lists.conversations(project, before))
     context = {"project": project, "rows": rows, "older": older, "newest": before is None}
     return render(request, "trainers_ui/review_conversations.html", context)
+
+
+@page("GET")
+def list_pieces(request: HttpRequest, slug: str) -> HttpResponse:
+    """Finished pieces of writing, the newest first, all or those in one review state."""
+    project = access.reviewed_project_for(request.user, slug)
+    before = lists.before(request.GET.get("before", ""))
+    state = request.GET.get("state", "")
+    if state not in REVIEW_STATES:
+        raise Invalid("The address of this page is broken.")
+    rows, older = lists.one_page(lists.pieces(project, state, before))
+    context = {"project": project, "rows": rows, "older": older, "newest": before is None}
+    context |= {"state": state, "states": REVIEW_STATES.items()}
+    return render(request, "trainers_ui/review_pieces.html", context)
 
 
 @page("GET")
@@ -48,9 +70,64 @@ def read_conversation(request: HttpRequest, pk: int) -> HttpResponse:
     """One chat with where each reply came from."""
     access.require_role(request.user, *access.READS_ALL)
     conversation = access.conversation_for(request.user, pk)
+    if conversation.kind == "write":
+        return redirect("review_piece", pk=pk)
     messages = conversation.messages.select_related("completion__request__policy").prefetch_related("comparisons")
     context = {"conversation": conversation, "project": conversation.project, "messages": messages}
     return render(request, "trainers_ui/review_conversation.html", context)
+
+
+@page("GET")
+def read_piece(request: HttpRequest, pk: int) -> HttpResponse:
+    """One piece of writing with where each turn came from, its reviews and its other versions; its author's too."""
+    conversation = access.conversation_for(request.user, pk)
+    if conversation.kind != "write" or (
+        conversation.state != "finished" and not access.has_role(request.user, *access.READS_ALL)
+    ):
+        raise NotFound("There is no such piece of writing here.")
+    messages = review_task.messages_of(conversation)
+    reads = access.has_role(request.user, *access.READS_ALL)
+    verdicts = list(conversation.reviews.select_related("reviewer", "edit").prefetch_related("comments"))
+    earlier = review_task.before(conversation, messages)
+    context = {
+        "conversation": conversation,
+        "project": conversation.project,
+        "reads": reads,
+        "made_by": hasattr(conversation, "made_by_review"),
+        "reviews": verdicts,
+        "before": earlier,
+        "relatives": _relatives(conversation, None if reads else request.user),
+        "standing": demonstrations.written(conversation.project).filter(pk=pk).first(),
+    }
+    context |= review_task.turns(messages, conversation, kept=_said(verdicts, reads=reads), before=earlier)
+    return render(request, "trainers_ui/review_piece.html", context)
+
+
+def _said(verdicts: list, *, reads: bool) -> dict:
+    """The comments of all reviews by position, with who made them where the person reads the work of others."""
+    remarks: dict[int, list[dict]] = {}
+    for verdict in reversed(verdicts):
+        for comment in verdict.comments.all():
+            who = str(verdict.reviewer) if reads else "Reviewer"
+            remarks.setdefault(comment.position, []).append({"who": who, "text": comment.text})
+    current = next((verdict for verdict in verdicts if verdict.edit_id), None)
+    return review_task.said_in(current) | {"remarks": remarks}
+
+
+def _relatives(conversation, author) -> list[dict]:
+    """Finished versions and branches, with a word for what they are; with an `author` only what they may read."""
+    related = [("Stands in the place of", conversation.revises), ("Branched from", conversation.forked_from)]
+    versions = conversation.revisions.select_related("made_by_review", "revises").order_by("pk")
+    related += [
+        ("A reviewer's edit" if hasattr(version, "made_by_review") else "Newer version", version)
+        for version in versions
+    ]
+    related += [("Branch", branch) for branch in conversation.branches.order_by("pk")]
+    return [
+        {"word": word, "pk": one.pk}
+        for word, one in related
+        if one is not None and one.state == "finished" and (author is None or access.is_author(author, one))
+    ]
 
 
 @page("GET")

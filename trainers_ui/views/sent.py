@@ -42,6 +42,8 @@ def word_of(assignment) -> dict | None:
     if assignment.kind == "rank":
         not_counted = " It came in late and does not count." if late else ""
         return {"sentence": f"Submitted: {order_of(assignment).sentence}{not_counted}", "url": url}
+    if assignment.kind == "review":
+        return {"sentence": _verdict(assignment, late), "url": url}
     if assignment.kind == "write":
         return {"sentence": f"Finished. {_kept(assignment, late)}", "url": url}
     # None is drawn of what came late, of replies that were all stopped, and where the round is no longer open.
@@ -49,6 +51,15 @@ def word_of(assignment) -> dict | None:
         return {"sentence": "Finished. One of the replies is drawn for ranking.", "url": url}
     reason = ", as it came in late" if late else ""
     return {"sentence": f"Finished. It is kept; no reply of it is ranked{reason}.", "url": url}
+
+
+def _verdict(assignment, late: bool) -> str:
+    """What a verdict did."""
+    if late:
+        return "Sent, but another verdict was in before. Yours is kept and changes nothing."
+    if assignment.review.verdict == "returned":
+        return "Returned to its trainer."
+    return "Approved with your edits." if assignment.review.edit_id else "Approved."
 
 
 def _kept(assignment, late: bool) -> str:

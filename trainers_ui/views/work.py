@@ -9,7 +9,7 @@ from django.urls import reverse
 from annotate import access, assignments, demonstrations
 from annotate.errors import Invalid, NotFound, NothingLeft, Unavailable
 from trainers_ui import streaming
-from trainers_ui.views import chat, rank, write
+from trainers_ui.views import chat, rank, review_task, write
 from trainers_ui.views.page import page, wants_json
 from trainers_ui.views.sent import gone
 
@@ -21,7 +21,7 @@ def work(request: HttpRequest, pk: int) -> HttpResponse:
     return SHOWS[assignment.kind](request, assignment)
 
 
-SHOWS = {"rank": rank.show, "chat": chat.show, "write": write.show}
+SHOWS = {"rank": rank.show, "chat": chat.show, "write": write.show, "review": review_task.show}
 
 
 @page("POST")
