@@ -211,10 +211,12 @@ def open_comparison(project: Project, user: User | None = None, *, turns: int = 
     return comparison
 
 
-def comparison_about(project: Project, opening: str, user: User | None = None, *answers: str) -> Comparison:
-    """An open comparison of a conversation that began with these words; alternatives are made up where not given."""
+def comparison_about(
+    project: Project, opening: str, user: User | None = None, *answers: str, reply: str | None = None
+) -> Comparison:
+    """An open comparison of a conversation that began with these words; what is not given is made up."""
     slot = held_chat(project, user or trainer(project))
-    turn(slot, opening)
+    turn(slot, opening, reply)
     conversation = conversations.finish(assignment=slot, user=slot.trainer)
     comparison = Comparison.objects.get(message__conversation=conversation)
     answer(comparison.requests.get(), *answers)

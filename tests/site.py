@@ -127,7 +127,7 @@ def up(home: Path) -> Iterator[Site]:
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "Admin:" in log.read_text(), seconds=170, process=process)
+        wait_until(lambda: "Admin:" in log.read_text(), seconds=400, process=process)
         yield Site(f"http://127.0.0.1:{port}", home, variables, log.read_text())
     finally:
         process.send_signal(signal.SIGINT)

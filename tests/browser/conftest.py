@@ -1,11 +1,17 @@
 """The whole site as `make run` starts it, on data of its own, and a real Chromium in front of it."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests import site
+
+# What comes at once on a quiet machine takes long where all cores are busy with the model.
+expect.set_options(timeout=30_000)
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -30,18 +36,18 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def open_page(running, chromium, complaints, request, tmp_path):
-    """Opens a page in a browser context of its own, signed in by a printed link; keeps a picture where a test fails."""
+    """Opens a page in a browser context of its own, signed in by a link; keeps a picture where a test fails."""
     pages: list[Page] = []
 
-    def open_one(who: str | None = None, **options) -> Page:
+    def open_one(link: str | None = None, **options) -> Page:
         context = chromium.new_context(**({"viewport": {"width": 1440, "height": 900}} | options))
+        context.set_default_timeout(60_000)
         page = context.new_page()
         pages.append(page)
-        page.set_default_timeout(20_000)
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        if who:
-            page.goto(running.link(who))
+        if link:
+            page.goto(link)
             page.get_by_role("button", name="Sign in").click()
             page.wait_for_url(f"{running.url}/")
         return page
@@ -52,6 +58,21 @@ def open_page(running, chromium, complaints, request, tmp_path):
         if failed:
             page.screenshot(path=tmp_path / f"failed-{number}.png", full_page=True)
         page.context.close()
+
+
+@pytest.fixture
+def own_project(running):
+    """Puts a project of the test's own into the site, with the work of `prepared.make` and one person.
+
+    Returns the project's slug and the person's sign-in link.
+    """
+
+    def put(role: str = "trainer", **work) -> tuple[str, str]:
+        number = next(_numbers)
+        call = f"from tests.browser import prepared; prepared.make(number={number}, role={role!r}, **{work!r})"
+        return f"own-{number}", running.manage("shell", "--no-imports", "--command", call).strip()
+
+    return put
 
 
 @pytest.hookimpl(hookwrapper=True)

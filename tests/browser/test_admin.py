@@ -3,11 +3,11 @@
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_every_list_and_a_page_of_each_opens_without_a_complaint(running, open_page, complaints) -> None:
-    page = open_page("Admin", viewport={"width": 1200, "height": 900})
+    page = open_page(running.link("Admin"), viewport={"width": 1200, "height": 900})
     page.goto(f"{running.url}/admin/")
     lists = page.locator("#content-main th a").evaluate_all("links => links.map(link => link.href)")
     assert len([one for one in lists if "/annotate/" in one and one.count("/") > 5]) == 13
@@ -26,7 +26,7 @@ def test_every_list_and_a_page_of_each_opens_without_a_complaint(running, open_p
 
 
 def test_an_admin_opens_slots_and_adds_a_member(running, open_page, complaints) -> None:
-    page = open_page("Admin", viewport={"width": 1200, "height": 900})
+    page = open_page(running.link("Admin"), viewport={"width": 1200, "height": 900})
     page.goto(f"{running.url}/admin/annotate/project/")
     page.get_by_role("link", name="Everyday help").click()
     page.get_by_role("link", name="Open chat slots").click()
@@ -45,7 +45,7 @@ def test_an_admin_opens_slots_and_adds_a_member(running, open_page, complaints) 
 
 
 def test_an_admin_makes_a_link_for_somebody(running, open_page, complaints) -> None:
-    page = open_page("Admin", viewport={"width": 1200, "height": 900})
+    page = open_page(running.link("Admin"), viewport={"width": 1200, "height": 900})
     page.goto(f"{running.url}/admin/annotate/user/?q=trainer%40demo")
     page.get_by_role("link", name="trainer@demo.invalid").click()
     page.get_by_role("button", name="Make a sign-in link").click()

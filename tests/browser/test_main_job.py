@@ -9,39 +9,49 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests import site
-from tests.browser.steps import PATIENT, finish, grows, replies, say, wait_for_rankings, wait_for_reply
+from tests.browser.steps import (
+    PATIENT,
+    amid_reply,
+    ended,
+    finish,
+    offer,
+    replies,
+    say,
+    wait_for_ranking,
+    wait_for_reply,
+    wait_until_saved,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def chatted():
-    """Whether the chat test has left something to rank; the others say so where it has not."""
-    return []
-
-
-def test_chat_with_streaming_stop_and_again(open_page, complaints, running, chatted):
-    page = open_page("Trainer")
+def test_chat_with_streaming_stop_and_again_then_rank_what_was_sampled(open_page, complaints, running):
+    page = open_page(running.link("Trainer"))
     expect(page.get_by_role("heading", name="Everyday help")).to_be_visible()
-    page.get_by_role("button", name="Chat").click()
+    offer(page, "Chat").click()
     expect(page.locator("#text")).not_to_be_empty()
     page.get_by_role("button", name="Write my own instead").click()
     expect(page.locator("#text")).to_be_empty()
 
+    stopped = replies(page).get_by_text("stopped", exact=True)
+
+    def stop() -> bool:
+        page.keyboard.press("Escape")
+        expect(ended(page)).to_be_visible(timeout=PATIENT)
+        return stopped.is_visible()
+
     say(page, "Tell me a long story about a lighthouse and the sea.")
-    grows(page)
-    page.keyboard.press("Escape")
-    expect(replies(page).get_by_text("stopped", exact=True)).to_be_visible(timeout=PATIENT)
+    amid_reply(page, stop)
     wait_for_reply(page, 1)
     half = replies(page).first.inner_text()
     page.keyboard.press("Alt+a")
-    grows(page)
+    amid_reply(page)
     wait_for_reply(page, 1)
     assert replies(page).first.inner_text() != half
-    expect(replies(page).get_by_text("stopped", exact=True)).to_have_count(0)
+    expect(stopped).to_have_count(0)
 
     page.locator("#text").fill("And then")
-    expect(page.get_by_text("saved", exact=False).first).to_be_visible()
+    wait_until_saved(page)
     page.reload()
     expect(page.locator("#text")).to_have_value("And then")
     for number, text in enumerate(["Make it shorter, please.", "Now as three bullet points."], start=2):
@@ -49,21 +59,41 @@ def test_chat_with_streaming_stop_and_again(open_page, complaints, running, chat
         wait_for_reply(page, number)
     finish(page)
     expect(page.get_by_text("Today:")).to_be_visible()
-    running.manage("sample_comparisons", "--project", "demo", "--count", "2")
-    wait_for_rankings(page, 3)
-    chatted.append(True)
+    assert "comparisons begun in demo: 2;" in running.manage("sample_comparisons", "--project", "demo", "--count", "2")
+    rank_what_was_sampled(page)
     assert complaints == []
 
 
+def rank_what_was_sampled(page: Page) -> None:
+    """One reply and what was sampled beside it: two to four answers, as the model may write the same twice."""
+    wait_for_ranking(page)
+    offer(page, "Rank").click()
+    expect(page.locator(".answer").first).to_be_visible()
+    page.wait_for_load_state()
+    expect(page.locator(".context .turn.user").first).to_contain_text("lighthouse")
+    texts = page.locator(".answer .raw").all_text_contents()
+    assert 2 <= len({text.strip() for text in texts}) == len(texts) <= 4
+    url = page.url
+    page.locator("#answer-A").focus()
+    page.keyboard.type("abcd"[: len(texts)])
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda now: now != url)
+    expect(page.get_by_text("Submitted: A first, then B").first).to_be_visible()
+
+
 @pytest.fixture
-def ranking(open_page, chatted):
-    """Opens the next ranking, with the context options of the test."""
-    assert chatted, "the chat has left nothing to rank"
+def prepared(own_project) -> tuple[str, str]:
+    """A project with two comparisons to rank, of four answers each: its slug, and the link of its only trainer."""
+    return own_project(chatted=["Tell me a long story about a lighthouse.", "How does a lighthouse work?"])
+
+
+@pytest.fixture
+def ranking(open_page, prepared):
+    """Opens the first of the rankings, with the context options of the test."""
 
     def open_ranking(**options) -> Page:
-        page = open_page("Trainer", **options)
-        held = page.get_by_role("link", name="Continue")
-        (held.first if held.count() else page.get_by_role("button", name="Rank")).click()
+        page = open_page(prepared[1], **options)
+        offer(page, "Rank").click()
         expect(page.locator(".answer")).to_have_count(4)
         page.wait_for_load_state()
         return page
@@ -82,7 +112,7 @@ def signs(page: Page) -> str:
     )
 
 
-def test_rank_by_typing_with_a_draft_that_survives(ranking, complaints, running, tmp_path):
+def test_rank_by_typing_with_a_draft_that_survives(ranking, complaints, running, prepared, tmp_path):
     page = ranking()
     page_source = page.content()
     assert "SmolLM2" not in page_source
@@ -104,7 +134,7 @@ def test_rank_by_typing_with_a_draft_that_survives(ranking, complaints, running,
     page.keyboard.press(".")
     page.locator("#answer-C").get_by_label("States what is not so").check()
     page.keyboard.press("Escape")
-    expect(page.locator("[data-saved]")).to_contain_text("aved")
+    wait_until_saved(page)
 
     page.reload()
     assert signs(page) == "B›A=D"
@@ -125,14 +155,14 @@ def test_rank_by_typing_with_a_draft_that_survives(ranking, complaints, running,
     page.goto(url)
     expect(page.locator("#answer-A .place")).to_have_text("2nd, tied")
     assert complaints == []
-    check_exports(running, tmp_path)
+    check_exports(running, prepared[0], tmp_path)
 
 
-def check_exports(running, tmp_path):
+def check_exports(running, project, tmp_path):
     """What an engineer exports is the order that was typed, and loads in TRL."""
     for form in ("ranked", "preference", "preference_implicit"):
         out = tmp_path / form
-        running.manage("export", "comparisons", "--project", "demo", "--format", form, "--out", str(out))
+        running.manage("export", "comparisons", "--project", project, "--format", form, "--out", str(out))
         running.manage("check_export", str(out))
         assert json.loads((out / "manifest.json").read_text())["rank_order"] == "0=best"
     (line,) = [json.loads(row) for file in (tmp_path / "ranked").glob("*.jsonl") for row in file.open()]
@@ -141,7 +171,7 @@ def check_exports(running, tmp_path):
     assert [ranks[positions[letter]] for letter in "ABCD"] == [1, 0, 2, 1]
     assert line["context"][0]["role"] == "system"
     # In a process of its own: datasets and torch keep threads that this one has no use for.
-    subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], cwd=site.ROOT, check=True, timeout=170)
+    subprocess.run([sys.executable, "-c", TRAIN, str(tmp_path)], cwd=site.ROOT, check=True, timeout=400)
 
 
 TRAIN = """

@@ -5,35 +5,45 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.steps import PATIENT, finish, grows, replies, say, wait_for_rankings, wait_for_reply
+from tests.browser.steps import PATIENT, amid_reply, finish, grown, offer, replies, say, wait_for_reply
 
-pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_a_cut_stream_is_resumed_and_shows_the_whole_text_once(open_page):
-    page = open_page("Trainer")
-    page.get_by_role("button", name="Chat").click()
+def test_a_cut_stream_is_resumed_and_shows_the_whole_text_once(open_page, own_project):
+    _, link = own_project(chats=1)
+    page = open_page(link)
+    offer(page, "Chat").click()
+
+    def cut() -> bool:
+        page.context.set_offline(True)
+        # Without a network the page cannot learn any more that the reply has ended.
+        amid = page.locator("article.writing").count() == 1
+        page.wait_for_timeout(1500)
+        page.context.set_offline(False)
+        return amid
+
     say(page, "Tell me a long story about a lighthouse and the sea.")
-    grows(page)
-    page.context.set_offline(True)
-    page.wait_for_timeout(1500)
-    page.context.set_offline(False)
+    amid_reply(page, cut)
     wait_for_reply(page, 1)
     shown = replies(page).first.locator(".message").inner_text()
     page.reload()
-    assert replies(page).first.locator(".message").inner_text() == shown
-    assert len(shown) > 50
+    assert shown == replies(page).first.locator(".message").inner_text() != ""
     finish(page)
 
 
-def test_a_second_tab_sees_the_same_reply(open_page):
-    page = open_page("Trainer")
-    page.get_by_role("button", name="Chat").click()
+def test_a_second_tab_sees_the_same_reply(open_page, own_project):
+    _, link = own_project(chats=1)
+    page = open_page(link)
+    offer(page, "Chat").click()
     say(page, "Tell me a long story about a fox and a bear.")
-    grows(page)
     other = page.context.new_page()
-    other.goto(page.url)
-    grows(other)
+
+    def opened_beside() -> bool:
+        other.goto(page.url)
+        return grown(other)
+
+    amid_reply(page, opened_beside)
     wait_for_reply(page, 1)
     wait_for_reply(other, 1)
     texts = [tab.locator("article.assistant .message").first.inner_text() for tab in (page, other)]
@@ -54,10 +64,10 @@ def test_a_second_tab_sees_the_same_reply(open_page):
     finish(page)
 
 
-def test_what_is_skipped_does_not_come_back(open_page):
-    page = open_page("Trainer")
-    wait_for_rankings(page, 2)
-    page.get_by_role("button", name="Rank").click()
+def test_what_is_skipped_does_not_come_back(open_page, own_project):
+    _, link = own_project(chatted=["Tell me a long story about a lighthouse.", "Tell me a long story about a fox."])
+    page = open_page(link)
+    offer(page, "Rank").click()
     expect(page.locator(".answer")).to_have_count(4)
     page.wait_for_load_state()
     first = page.url
@@ -77,8 +87,10 @@ def test_what_is_skipped_does_not_come_back(open_page):
     expect(page.get_by_text("Nothing to rank at the moment")).to_be_visible()
 
 
-def test_a_reviewer_reads_chats_and_rankings(open_page):
-    page = open_page("Reviewer")
+def test_a_reviewer_reads_chats_and_rankings(open_page, own_project):
+    openings = ["Tell me a long story about a lighthouse.", "Tell me a long story about a fox."]
+    _, link = own_project("reviewer", chatted=openings)
+    page = open_page(link)
     card = page.get_by_role("listitem").filter(has_text="Finished chats")
     card.get_by_role("link", name="Read").click()
     page.locator("main a", has_text="fox").first.click()
