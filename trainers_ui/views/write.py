@@ -95,7 +95,7 @@ def _said(review) -> dict:
 
 def _words(began: str, distance: float | None) -> str:
     # A changed text is never said to be unchanged.
-    return f"{began}, {max(1, round(distance * 100))} % yours" if distance else began
+    return f"{began}, {max(1, round(distance * 100))} % changed" if distance else began
 
 
 def _words_of_turn(turn: manuscripts.Turn, origins: dict, prompt: str) -> str:

@@ -232,7 +232,7 @@ test("sentences keep every character", () => {
   assert.deepEqual(sentences("See:\n```py\na = 1. B.\n```\nDone."), ["See:\n", "```py\na = 1. B.\n```\n", "Done."]);
 });
 
-test("how much is one's own", () => {
+test("how much of a text was changed", () => {
   assert.equal(distance("kitten", "sitting"), 3 / 7);
   assert.equal(distance("", ""), 0);
   assert.equal(distance("a".repeat(5000), "b".repeat(5000)), null);
@@ -240,7 +240,7 @@ test("how much is one's own", () => {
   assert.equal(sourceWords(turn("Hello")), "your words");
   assert.equal(sourceWords(turn("")), "");
   assert.equal(sourceWords(turn(" Hello ", { from: [1, 0] }), "Hello"), "suggestion");
-  assert.equal(sourceWords(turn("Hella", { from: [1, 0] }), "Hello"), "suggestion, 20 % yours");
-  assert.equal(sourceWords(turn(`${"x".repeat(999)}y`, { from: [1, 0] }), "x".repeat(1000)), "suggestion, 1 % yours");
+  assert.equal(sourceWords(turn("Hella", { from: [1, 0] }), "Hello"), "suggestion, 20 % changed");
+  assert.equal(sourceWords(turn(`${"x".repeat(999)}y`, { from: [1, 0] }), "x".repeat(1000)), "suggestion, 1 % changed");
   assert.equal(sourceWords(turn("Hello", { opening: true }), "Hello"), "prompt");
 });

@@ -407,5 +407,5 @@ export function sourceWords(turn, origin) {
   if (turn.text.trim() === origin.trim()) return began;
   const apart = distance(turn.text.trim(), origin.trim());
   // A changed text is never said to be unchanged.
-  return apart === null ? `${began}, edited` : `${began}, ${Math.max(1, Math.round(apart * 100))} % yours`;
+  return apart === null ? `${began}, edited` : `${began}, ${Math.max(1, Math.round(apart * 100))} % changed`;
 }

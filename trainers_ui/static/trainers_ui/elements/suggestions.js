@@ -298,11 +298,12 @@ function card(index) {
     return made;
   };
   const stop = make("button", { type: "button", class: "plain small", "data-act": "stop" }, "Stop ", make("kbd", {}, "Esc"));
+  // What is chosen stands above the text: it keeps its place while this text and the others grow.
   return make(
     "article",
     { class: "offer live", "aria-label": `Suggestion ${number}` },
-    make("header", {}, make("kbd", {}, `Alt ${number}`), make("span", { class: "state" })),
+    make("header", {}, make("kbd", {}, `Alt ${number}`), ...ACTIONS.map(([action, label]) => button(action, label)), stop),
     make("div", { class: "text message as-typed", dir: "auto" }),
-    make("footer", {}, ...ACTIONS.map(([action, label]) => button(action, label)), stop),
+    make("p", { class: "state quiet" }),
   );
 }

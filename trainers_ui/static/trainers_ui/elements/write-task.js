@@ -52,6 +52,7 @@ class WriteTask extends HTMLElement {
 
   disconnectedCallback() {
     this.quit.abort();
+    this.grows.disconnect();
     this.time.stop();
     this.draft.end();
     this.suggestions.close();
@@ -94,6 +95,8 @@ class WriteTask extends HTMLElement {
     on(document.querySelector("form[data-to-finish]"), "submit", (event) => this.finish(event));
     for (const form of document.querySelectorAll("dialog form[data-ends]")) on(form, "submit", () => this.draft.end());
     if (!CSS.supports("field-sizing", "content")) on(this.box, "input", () => this.grow());
+    this.grows = new ResizeObserver(() => this.keepInSight());
+    this.grows.observe(this.box);
   }
 
   // --- What is typed -----------------------------------------------------------------------------------------------
@@ -339,29 +342,17 @@ class WriteTask extends HTMLElement {
       this.articles.delete(key);
     }
     // The desk itself is never moved: what has the focus would lose it.
-    let last = this.desk;
-    for (const [index, turn] of turns.entries()) {
-      if (index === at) continue;
-      const article = this.articleOf(turn, index);
-      const stands = index < at ? article.nextElementSibling === this.nextBefore(index) : article.previousElementSibling === last;
-      if (!stands) index < at ? this.nextBefore(index).before(article) : last.after(article);
-      if (index > at) last = article;
+    const articles = turns.map((turn, index) => (index === at ? this.desk : this.articleOf(turn, index)));
+    for (let index = at - 1; index >= 0; index -= 1) {
+      if (articles[index].nextElementSibling !== articles[index + 1]) articles[index + 1].before(articles[index]);
+    }
+    for (let index = at + 1; index < articles.length; index += 1) {
+      if (articles[index].previousElementSibling !== articles[index - 1]) articles[index - 1].after(articles[index]);
     }
     this.sayBox();
     this.sayPast();
-    if (this.system && this.system !== document.activeElement) this.system.value = doc.system ?? this.system.dataset.own;
-    else if (this.system && doc.system !== null && this.system.value !== doc.system) this.system.value = doc.system;
-    else if (this.system && doc.system === null && this.system.value !== this.system.dataset.own) this.system.value = this.system.dataset.own;
-  }
-
-  /** What stands behind the turn at `index`, which is before the open one. */
-  nextBefore(index) {
-    const { turns, at } = this.manuscript;
-    for (let next = index + 1; next < at; next += 1) {
-      const article = this.articles.get(turns[next].key);
-      if (article?.isConnected) return article;
-    }
-    return this.desk;
+    const system = doc.system ?? this.system?.dataset.own;
+    if (this.system && this.system.value !== system) this.system.value = system;
   }
 
   articleOf(turn, index) {
@@ -412,7 +403,7 @@ class WriteTask extends HTMLElement {
     this.querySelector("[data-from]").textContent = turn.text.trim() && (turn.from || turn.opening) ? this.wordsOf(turn) : "";
     this.querySelector("[data-do=switch]").hidden = !this.manuscript.switches;
     this.querySelector("[data-do=clear]").hidden = !turn.opening || turn.text.trim() !== this.dataset.prompt.trim();
-    this.querySelector("[data-do=back]").disabled = !at;
+    this.querySelector("[data-do=back]").hidden = !at;
     this.querySelector("[data-editing]").hidden = this.manuscript.atEnd;
     this.comment(this.desk.querySelector(".comment"), at);
   }
@@ -447,8 +438,14 @@ class WriteTask extends HTMLElement {
   /** The box goes down with what is written, to the middle of the window, and stays there. */
   settle() {
     const { top } = this.desk.getBoundingClientRect();
-    const document_ = scrollY + top;
-    scrollTo({ top: Math.max(0, document_ - innerHeight * PLACE), behavior: "instant" });
+    scrollTo({ top: Math.max(0, scrollY + top - innerHeight * PLACE), behavior: "instant" });
+  }
+
+  /** A box that grows beyond the window takes its buttons along. */
+  keepInSight() {
+    const { bottom, top } = this.box.closest(".box").getBoundingClientRect();
+    const over = Math.min(bottom - innerHeight + 14, top - 60);
+    if (over > 0 && document.activeElement === this.box) scrollBy({ top: over, behavior: "instant" });
   }
 
   /** For those who do not see the suggestions come. */
