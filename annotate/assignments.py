@@ -69,7 +69,8 @@ def _claim(user: User, project: Project, kinds: list[str], *, ahead: bool, reser
     seat = 2 if ahead else 1
     if reserved is not None:
         return _claim_reserved(user, project, kinds, pk=reserved)
-    assignment = None if ahead else _claim_reserved(user, project, kinds)
+    # Only writing is ever reserved.
+    assignment = _claim_reserved(user, project, kinds) if Kind.WRITE in kinds and not ahead else None
     if assignment is not None:
         return assignment
     for kind in kinds:
