@@ -199,7 +199,9 @@ def test_texts_without_a_word_are_asked_for_again(serve, policy, settings, monke
     loop = serve(policy)
     until(lambda: loop.state == "ready")
     end = min(loop._engine._ends)
-    monkeypatch.setattr("worker.engines.transformers.pick", lambda logits, _: logits.new_full((len(logits),), end).long())
+    monkeypatch.setattr(
+        "worker.engines.transformers.pick", lambda logits, _: logits.new_full((len(logits),), end).long()
+    )
     request = over(suggest(slot))
     assert (request.state, request.attempt) == (State.FAILED, 2)
     told = ended(request)
@@ -213,6 +215,7 @@ def test_a_user_turn_is_suggested_too(serve, policy):
     serve(policy)
     request = over(suggest(slot, role="user"))
     assert (request.state, request.completions.count()) == (State.DONE, 3)
+    assert request.messages[-1] == {"role": "user", "content": ""}
 
 
 def test_replies_are_claimed_first_then_suggestions_then_bulk(endless):

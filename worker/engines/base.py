@@ -11,10 +11,14 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as the model reads it: token ids, and the hash of the chat template that made them."""
+    """A conversation as the model reads it: token ids, and the hash of the chat template that made them.
+
+    `ends` are tokens that end this text beside those that end all of the model's.
+    """
 
     token_ids: list[int]
     template_hash: str
+    ends: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,11 @@ class Engine(Protocol):
     capacity: int  # how many texts at once
 
     def render(self, messages: list[dict]) -> Rendered:
-        """Render [{role, content}] for the model to answer. Raises ValueError when the template refuses them."""
+        """Render [{role, content}] for the model to answer. Raises ValueError when the template refuses them.
+
+        After `prompts.USERS_TURN` as the last one the model writes as the user; an engine that cannot leave a turn
+        of the user open renders `prompts.play_the_user(messages)`.
+        """
 
     def submit(self, key: Hashable, rendered: Rendered, sampling: Sampling, *, urgent: bool = False) -> None:
         """Begin a text. An urgent one (somebody is looking at an empty bubble) is begun before all others."""

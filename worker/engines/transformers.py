@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from worker.engines import loading
+from annotate import prompts
+from worker.engines import loading, templates
 from worker.engines.base import Chunk, LoadError, Rendered, Sampling
 from worker.engines.detokeniser import Detokeniser
 from worker.engines.picking import pick
@@ -40,6 +41,7 @@ class _Text:
     sampling: Sampling
     urgent: bool
     detokeniser: Detokeniser
+    ends: set[int]  # tokens that end it
     next: int = -1  # the token that the next step feeds
     written: int = 0
 
@@ -117,18 +119,15 @@ class TransformersEngine:
 
     def render(self, messages: list[dict]) -> Rendered:
         """Render [{role, content}] with the model's chat template. Raises ValueError when it refuses them."""
-        try:
-            ids = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        # A template is a program of the model's authors and raises what it likes.
-        except Exception as error:
-            raise ValueError(f"The model's chat template refuses this conversation: {error}") from error
-        return Rendered(token_ids=list(ids), template_hash=self._template_hash)
+        if messages[-1] == prompts.USERS_TURN:
+            ids, ends = templates.into_users_turn(self._tokenizer, messages)
+            return Rendered(ids, self._template_hash, frozenset(ends))
+        return Rendered(templates.to_reply(self._tokenizer, messages), self._template_hash)
 
     def submit(self, key: Hashable, rendered: Rendered, sampling: Sampling, *, urgent: bool = False) -> None:
         """Begin a text. One that cannot be read ends at once with an error piece."""
-        text = _Text(key, rendered.token_ids, sampling, urgent, Detokeniser(self._tokenizer))
+        ends = self._ends | rendered.ends
+        text = _Text(key, rendered.token_ids, sampling, urgent, Detokeniser(self._tokenizer), ends)
         error = ""
         if not text.prompt or max(text.prompt) >= self._model.get_input_embeddings().num_embeddings:
             error = "The model does not know these tokens."
@@ -290,11 +289,11 @@ class TransformersEngine:
                 continue
             text.next, text.written = token, text.written + 1
             said, finish = "", None
-            if token not in self._ends:
+            if token not in text.ends:
                 said = text.detokeniser.add(token)
-            if token in self._ends or text.written == text.sampling.max_new_tokens:
+            if token in text.ends or text.written == text.sampling.max_new_tokens:
                 said += text.detokeniser.end()
-                finish = "stop" if token in self._ends else "length"
+                finish = "stop" if token in text.ends else "length"
                 self._leave(text)
             chunks.append(Chunk(text.key, said, finish, "", len(text.prompt), text.written))
         self._hand_out(chunks)
