@@ -99,6 +99,6 @@ def test_query_count_does_not_grow(api, project, django_assert_num_queries) -> N
     for turns, others in ((1, 0), (6, 4)):
         for _ in range(1 + others):
             factory.open_comparison(project, turns=turns)
-        with django_assert_num_queries(14):
+        with django_assert_num_queries(13):
             slot = client.post(ADDRESS, {}).json()
         assignments.skip(assignment=Assignment.objects.get(pk=slot["id"]), user=user, reason="other")
