@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Max
 
-from annotate import derive, families
+from annotate import derive, families, likeness
 from annotate.errors import Invalid
 from annotate.models import GuidelineVersion, Project, Prompt
 
@@ -66,6 +66,7 @@ def make_prompts(*, project: Project, openings: list[Opening]) -> list[Prompt]:
             text=text,
             digest=derive.digest_of(text),
             family=family,
+            near=likeness.bands(text),
             use_case=opening.use_case,
             source=opening.source,
             source_id=opening.source_id,
