@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
     atomic = False
     dependencies = [("annotate", "0002_writing")]
     operations = [
-        # Every question would read the list of pending entries once a key, which takes a second after a large import.
+        # With a long list of pending entries, as a large import leaves it, a question took a second and not a millisecond.
         migrations.RunSQL(
             ["ALTER INDEX prompt_near SET (fastupdate = off)", "ALTER INDEX conversation_near SET (fastupdate = off)"],
             ["ALTER INDEX prompt_near RESET (fastupdate)", "ALTER INDEX conversation_near RESET (fastupdate)"],
