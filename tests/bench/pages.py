@@ -1,4 +1,4 @@
-"""The pages in a real browser: the first token of a reply, and how soon a ranking can be worked on."""
+"""The pages in a real browser: first tokens of replies and suggestions, and how soon a ranking can be worked on."""
 
 import re
 import statistics
@@ -19,6 +19,20 @@ WATCH = """() => {
       if (!stream?.textContent) return;
       observer.disconnect();
       requestAnimationFrame(() => done(performance.now() - window.sentAt));
+    }).observe(document.body, { childList: true, subtree: true, characterData: true });
+  });
+}"""
+
+WATCH_DESK = """() => {
+  window.firstToken = new Promise((done) => {
+    const button = document.querySelector("[data-do=ask]:not([data-hint])");
+    button.addEventListener("click", () => { window.askedAt = performance.now(); }, { capture: true, once: true });
+    new MutationObserver((_, observer) => {
+      if (!window.askedAt || ![...document.querySelectorAll(".offer .text")].some((one) => one.textContent)) return;
+      observer.disconnect();
+      const asked = window.askedAt;
+      window.askedAt = 0;
+      requestAnimationFrame(() => done(performance.now() - asked));
     }).observe(document.body, { childList: true, subtree: true, characterData: true });
   });
 }"""
@@ -47,6 +61,15 @@ print(*replies.values_list("first_token_ms", flat=True))
 """
 
 
+SUGGESTED = """
+from django.db.models import Min
+from annotate.models import GenerationRequest
+asked = GenerationRequest.objects.filter(purpose="suggestion").order_by("id")
+asked = asked.annotate(first=Min("completions__first_token_ms")).exclude(first=None)
+print(*(f"{role}:{first}" for role, first in asked.values_list("role", "first")))
+"""
+
+
 def first_tokens(page) -> list[float]:
     """Milliseconds from the key that sends to the first text on the page, of several replies in one chat."""
     times = []
@@ -62,6 +85,40 @@ def first_tokens(page) -> list[float]:
             page.keyboard.press("Escape")
         page.locator("article.turn.assistant:not(.writing)").nth(number).wait_for()
     return times
+
+
+def suggested(page) -> dict[str, list[float]]:
+    """Milliseconds from the click that asks to the first text of a suggestion, by the side that is suggested."""
+    page.get_by_role("button", name="Write").click()
+    page.wait_for_load_state()
+    text, times = page.locator("#text"), {}
+    for role, before in (("assistant", ASKED.format("red")), ("user", "There was a red fox who loved the sea.")):
+        text.fill(before)
+        page.keyboard.press("Control+Enter")
+        times[role] = []
+        for _ in range(ROUNDS):
+            page.evaluate(WATCH_DESK)
+            page.locator("[data-do=ask]:not([data-hint])").click()
+            times[role].append(page.evaluate("() => window.firstToken"))
+            text.focus()
+            page.keyboard.press("Escape")
+            page.locator(".offer.live").first.wait_for(state="detached")
+    return times
+
+
+def suggestions(page, running) -> None:
+    """Print how much later than the engine's own a page has the first token of a suggestion."""
+    printed = running.manage("invite", "desk@example.org", "--role", "trainer", "--project", "demo")
+    page.goto(re.search(r"http\S+", printed).group())
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_load_state()
+    times = suggested(page)
+    print(f"\nFirst token of three suggestions, medians of {ROUNDS - 1}, in ms")
+    own = [one.split(":") for one in running.manage("shell", "-v", "0", "-c", SUGGESTED).split()]
+    for role, taken in times.items():
+        ours = statistics.median(taken[1:])
+        floor = statistics.median([int(first) for side, first in own if side == role][1:])
+        print(f"  the {role}'s: in the browser {ours:.0f}, of the engine {floor:.0f}, difference {ours - floor:.0f}")
 
 
 def next_task(page) -> float:
@@ -112,3 +169,4 @@ def main() -> None:
         print(f"  usable after {cold['usable']:.0f} ms cold, {statistics.median(warm):.0f} ms again")
         print(f"  the next task {following:.0f} ms after a submit")
         print(f"  {cold['bytes'] / 1000:.1f} kB of scripts and style sheets, compressed")
+        suggestions(browser.new_context().new_page(), running)
