@@ -23,11 +23,14 @@ ALTERNATIVES = (
 
 # Of one piece: the site's worker never sees the requests that are answered here.
 @transaction.atomic
-def make(*, number: int, role: str, chats: int = 0, chatted: Sequence[str] = ()) -> None:
+def make(
+    *, number: int, role: str, chats: int = 0, chatted: Sequence[str] = (), pieces: int = 0, reviewer: bool = False
+) -> None:
     """A project of the demo's policy, in which a person of this role is the only member. Prints their sign-in link.
 
-    It has `chats` free chat slots and, for each opening in `chatted`, a chat that somebody else has finished, whose
-    reply waits with three alternatives to be ranked.
+    It has `chats` free chat slots, `pieces` free writing slots and, for each opening in `chatted`, a chat that somebody
+    else has finished, whose reply waits with three alternatives to be ranked. With `reviewer` there is a second member,
+    whose link comes in the second line.
     """
     project = factory.project(
         slug=f"own-{number}",
@@ -39,6 +42,10 @@ def make(*, number: int, role: str, chats: int = 0, chatted: Sequence[str] = ())
     author = factory.person(email=f"author-{number}@example.org")
     for _ in range(chats):
         factory.chat_slot(project)
+    for _ in range(pieces):
+        factory.write_slot(project)
     for opening in chatted:
         factory.comparison_about(project, opening, author, *ALTERNATIVES, reply=REPLY)
     print(people.sign_in_link(person))
+    if reviewer:
+        print(people.sign_in_link(factory.person(project, role="reviewer", email=f"reviewer-{number}@example.org")))

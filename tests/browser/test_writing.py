@@ -1,0 +1,166 @@
+"""Writing both sides as people do it: suggestions, a lost network, a review that sends it back, the export."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests import site
+from tests.browser.steps import PATIENT, offer
+
+pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ASKED = 8
+"""How often suggestions are asked for again: a small model at times has nothing to say."""
+
+
+def box(page: Page):
+    return page.locator("#text")
+
+
+def write(page: Page, text: str) -> None:
+    box(page).press_sequentially(text)
+
+
+def turns(page: Page):
+    """The turns that are closed."""
+    return page.locator("write-task article.turn")
+
+
+def wait_until_saved(page: Page) -> None:
+    """Until the server has all that was typed: the browser forgets its own copy then."""
+    expect(page.locator("[data-saved]")).to_contain_text("Saved")
+    site.wait_until(lambda: page.evaluate("() => localStorage.length") == 0)
+
+
+def suggested(page: Page) -> int:
+    """Ask for suggestions and wait until all are there; the number of the first that can be taken."""
+    for _ in range(ASKED):
+        page.keyboard.press("Alt+a")
+        expect(page.locator(".offer.live")).not_to_have_count(0)
+        expect(page.locator(".offer.live")).to_have_count(0, timeout=PATIENT)
+        for number in range(1, page.locator(".offer").count() + 1):
+            if page.locator(".offer").nth(number - 1).locator("[data-act=take]").is_visible():
+                return number
+    raise AssertionError(f"the model had nothing to say {ASKED} times")
+
+
+def finish(page: Page) -> None:
+    page.keyboard.press("Alt+f")
+    page.wait_for_url(re.compile("/finish/$"))
+    page.wait_for_load_state()
+    page.get_by_role("button", name="Finish").click()
+    expect(page.get_by_text("Finished").first).to_be_visible()
+
+
+def test_a_piece_is_written_returned_mended_approved_and_exported(
+    open_page, own_project, running, complaints, tmp_path
+):
+    slug, links = own_project(pieces=1, reviewer=True)
+    trainer, reviewer = links.split()
+    page = open_page(trainer)
+    offer(page, "Write").click()
+    box(page).wait_for()
+    page.wait_for_load_state()
+
+    # A user's turn by hand, the answer taken whole.
+    write(page, "How do I boil an egg?")
+    page.keyboard.press("Control+Enter")
+    expect(turns(page)).to_have_count(1)
+    expect(page.get_by_text("The assistant's turn")).to_be_visible()
+    number = suggested(page)
+    page.keyboard.press(f"Alt+{number}")
+    expect(turns(page)).to_have_count(2)
+    expect(turns(page).nth(1)).to_contain_text("suggestion")
+
+    # Suggestions for the user's side are ignored; meanwhile the network goes, and comes back.
+    suggested(page)
+    write(page, "And one ")
+    page.context.set_offline(True)
+    write(page, "that is soft inside?")
+    expect(page.locator("[data-saved]")).to_contain_text("No connection")
+    page.context.set_offline(False)
+    wait_until_saved(page)
+    page.reload()
+    expect(box(page)).to_have_value("And one that is soft inside?")
+    expect(turns(page)).to_have_count(2)
+    page.wait_for_load_state()
+    box(page).focus()
+    page.keyboard.press("Control+Enter")
+    expect(turns(page)).to_have_count(3)
+
+    # The last one is taken into the box and changed.
+    number = suggested(page)
+    page.keyboard.press(f"Alt+Shift+{number}")
+    expect(box(page)).not_to_be_empty()
+    taken = box(page).input_value()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Enjoy it.")
+    page.keyboard.press("Control+z")
+    expect(box(page)).not_to_have_value(f"{taken} Enjoy it.")
+    page.keyboard.press("Control+y")
+    expect(box(page)).to_have_value(f"{taken} Enjoy it.")
+    wait_until_saved(page)
+    finish(page)
+
+    # It comes back with a comment at its last turn.
+    other = open_page(reviewer)
+    offer(other, "Review").click()
+    last = other.locator("#turn-4")
+    last.wait_for()
+    other.wait_for_load_state()
+    expect(other.locator("#turn-2")).to_contain_text("whole")
+    last.focus()
+    other.keyboard.press("c")
+    last.locator("textarea[name=comment-4]").fill("Say how long it takes.")
+    other.keyboard.press("Alt+r")
+    expect(other.get_by_text("Nothing to review at the moment")).to_be_visible()
+
+    page.goto(running.url)
+    expect(page.get_by_text("Came back to you")).to_be_visible()
+    page.get_by_role("button", name="Mend it").click()
+    box(page).wait_for()
+    page.wait_for_load_state()
+    expect(page.get_by_text("Say how long it takes.")).to_be_visible()
+    box(page).focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Five minutes.")
+    wait_until_saved(page)
+    finish(page)
+
+    other.goto(running.url)
+    offer(other, "Review").click()
+    other.locator("#turn-4").wait_for()
+    other.wait_for_load_state()
+    expect(other.get_by_text("Say how long it takes.").first).to_be_visible()
+    other.keyboard.press("Alt+Enter")
+    expect(other.get_by_text("Nothing to review at the moment")).to_be_visible()
+    assert [said for said in complaints if "ERR_INTERNET_DISCONNECTED" not in said] == []
+
+    check_export(running, slug, tmp_path / "messages", taken)
+
+
+def check_export(running, slug: str, out, taken: str) -> None:
+    """The export has where every turn came from."""
+    running.manage("export", "demonstrations", "--project", slug, "--format", "messages", "--out", str(out))
+    running.manage("check_export", str(out))
+    (line,) = [json.loads(row) for file in out.glob("*.jsonl") for row in file.open()]
+    assert [message["role"] for message in line["messages"]] == ["system", *("user", "assistant") * 2]
+    assert [turn["source"] for turn in line["turns"]] == ["written", "written", "taken", "written", "edited"]
+    assert line["review_state"] == "approved"
+    _, first, whole, ignored, edited = line["turns"]
+    texts = [message["content"] for message in line["messages"]]
+    assert texts[1] == "How do I boil an egg?"
+    assert (first["typed"], first["taken"], first["pasted"], first["suggestion"]) == (len(texts[1]), 0, 0, None)
+    assert (whole["suggestion"].strip(), whole["edit_distance"], whole["typed"]) == (texts[2], 0, 0)
+    assert whole["taken"] == len(texts[2])
+    assert whole["policy"] == edited["policy"] == "SmolLM2-135M-Instruct"
+    assert texts[3] == "And one that is soft inside?"
+    assert ignored["passed"]
+    assert (ignored["typed"], ignored["suggestion"]) == (len(texts[3]), None)
+    assert texts[4] == f"{taken} Enjoy it. Five minutes."
+    assert edited["suggestion"].strip() == taken.strip()
+    assert 0 < edited["edit_distance"] < 1
+    assert edited["typed"] >= len(" Enjoy it. Five minutes.")
+    assert all(turn["active_seconds"] >= 0 for turn in line["turns"])
