@@ -103,13 +103,13 @@ def _words_of_turn(turn: manuscripts.Turn, origins: dict, prompt: str) -> str:
     if turn.came_from in origins:
         return _words("suggestion", likeness.distance(text, origins[turn.came_from].strip()))
     if turn.opening and prompt:
-        return _words("prompt", likeness.distance(text, prompt.strip()))
+        return _words("opening", likeness.distance(text, prompt.strip()))
     return "your words"
 
 
 def _words_of_message(message) -> str:
-    began = "suggestion" if message.completion_id else "prompt"
-    return {"written": "your words", "taken": "suggestion", "imported": "prompt"}.get(
+    began = "suggestion" if message.completion_id else "opening"
+    return {"written": "your words", "taken": "suggestion", "imported": "opening"}.get(
         message.source, _words(began, message.edit_distance)
     )
 

@@ -242,5 +242,5 @@ test("how much of a text was changed", () => {
   assert.equal(sourceWords(turn(" Hello ", { from: [1, 0] }), "Hello"), "suggestion");
   assert.equal(sourceWords(turn("Hella", { from: [1, 0] }), "Hello"), "suggestion, 20 % changed");
   assert.equal(sourceWords(turn(`${"x".repeat(999)}y`, { from: [1, 0] }), "x".repeat(1000)), "suggestion, 1 % changed");
-  assert.equal(sourceWords(turn("Hello", { opening: true }), "Hello"), "prompt");
+  assert.equal(sourceWords(turn("Hello", { opening: true }), "Hello"), "opening");
 });

@@ -401,7 +401,7 @@ export function distance(one, two) {
 
 /** Where a turn's text came from, in quiet words; `origin` is the suggestion or the prompt where it is known. */
 export function sourceWords(turn, origin) {
-  const began = turn.from ? "suggestion" : turn.opening ? "prompt" : "";
+  const began = turn.from ? "suggestion" : turn.opening ? "opening" : "";
   if (!began) return turn.text.trim() ? "your words" : "";
   if (origin === undefined) return began;
   if (turn.text.trim() === origin.trim()) return began;

@@ -36,7 +36,8 @@ function pressed(event) {
 
 document.addEventListener("keydown", (event) => {
   // Browsers that fill a form in send key events without a key.
-  if (!event.key || event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+  // A key that is held must not go on acting on the page that it led to.
+  if (!event.key || event.repeat || event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
   const found = pressed(event);
   if (!found || found.hidden || found.disabled) return;
   event.preventDefault();

@@ -191,7 +191,7 @@ class WriteTask extends HTMLElement {
   }
 
   clear() {
-    if (this.step(() => this.manuscript.clear())) this.toast("The prompt is put aside.", true);
+    if (this.step(() => this.manuscript.clear())) this.toast("The opening is put aside.", true);
   }
 
   // --- Keys and buttons ----------------------------------------------------------------------------------------------
