@@ -140,6 +140,6 @@ def family(conversation: Conversation, messages: list[Message]) -> str:
     prompt, nearest = conversation.prompt, ""
     if prompt is not None:
         # Long texts are compared by their beginnings: the comparison takes time that grows with the square.
-        likeness = difflib.SequenceMatcher(None, prompt.text[:2000], opening[:2000], autojunk=False).ratio()
-        nearest = prompt.family if likeness >= 0.5 else ""
+        alike = difflib.SequenceMatcher(None, prompt.text[:2000], opening[:2000], autojunk=False).ratio()
+        nearest = prompt.family if alike >= 0.5 else ""
     return families.join(project=conversation.project, texts=[opening], nearest=nearest)[0]

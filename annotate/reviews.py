@@ -166,7 +166,7 @@ def _edited(
         revises=conversation,
         review_state=Conversation.ReviewState.APPROVED,
         family=families.join(project=conversation.project, texts=[text], nearest=conversation.family)[0],
-        near=likeness.bands("\n\n".join(changed.get(message.position, message.text) for message in messages[1:])),
+        near=likeness.bands(likeness.whole(changed.get(message.position, message.text) for message in messages[1:])),
         finished_at=timezone.now(),
     )
     completions = {

@@ -448,11 +448,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="conversation",
-            index=django.contrib.postgres.indexes.GinIndex(fields=["near"], name="conversation_near"),
+            index=django.contrib.postgres.indexes.GinIndex(fastupdate=False, fields=["near"], name="conversation_near"),
         ),
         migrations.AddIndex(
             model_name="prompt",
-            index=django.contrib.postgres.indexes.GinIndex(fields=["near"], name="prompt_near"),
+            index=django.contrib.postgres.indexes.GinIndex(fastupdate=False, fields=["near"], name="prompt_near"),
         ),
         migrations.AddConstraint(
             model_name="assignment",

@@ -42,11 +42,4 @@ def _store(alias: str, table: str, keys: list[tuple[list[int], int]]) -> None:
 class Migration(migrations.Migration):
     atomic = False
     dependencies = [("annotate", "0002_writing")]
-    operations = [
-        # With a long list of pending entries, as a large import leaves it, a question took a second and not a millisecond.
-        migrations.RunSQL(
-            ["ALTER INDEX prompt_near SET (fastupdate = off)", "ALTER INDEX conversation_near SET (fastupdate = off)"],
-            ["ALTER INDEX prompt_near RESET (fastupdate)", "ALTER INDEX conversation_near RESET (fastupdate)"],
-        ),
-        migrations.RunPython(fill, migrations.RunPython.noop, elidable=True),
-    ]
+    operations = [migrations.RunPython(fill, migrations.RunPython.noop, elidable=True)]

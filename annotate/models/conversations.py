@@ -76,7 +76,8 @@ class Conversation(models.Model):
         ]
         indexes = [
             models.Index(fields=["project", "state", "-id"], name="conversation_listing"),
-            GinIndex(fields=["near"], name="conversation_near"),
+            # Without a list of pending entries: after a large import a look through it would take a second.
+            GinIndex(fields=["near"], fastupdate=False, name="conversation_near"),
         ]
 
     def __str__(self) -> str:

@@ -35,7 +35,8 @@ class Prompt(models.Model):
         ]
         indexes = [
             models.Index(fields=["project", "uses", "id"], condition=models.Q(active=True), name="prompt_next_to_use"),
-            GinIndex(fields=["near"], name="prompt_near"),
+            # Without a list of pending entries: after a large import a look through it would take a second.
+            GinIndex(fields=["near"], fastupdate=False, name="prompt_near"),
         ]
 
     def __str__(self) -> str:
