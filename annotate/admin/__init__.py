@@ -15,6 +15,7 @@ from annotate.admin import (
     projects,
     prompts,
     rankings,
+    reviews,
     tokens,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "projects",
     "prompts",
     "rankings",
+    "reviews",
     "tokens",
 ]
 

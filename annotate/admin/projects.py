@@ -15,10 +15,13 @@ from django.urls import path, reverse
 from annotate import assignments, iterations, projects, queue
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
-from annotate.models import Assignment, GuidelineVersion, Iteration, Membership, Project, Role, User
+from annotate.models import Assignment, GuidelineVersion, Iteration, Membership, Project, Role, User, WriteFrom
 
 MEMBERS_SHOWN = 200
 """Members that a project's page lists; of a larger project the list of memberships does."""
+
+KINDS = (Assignment.Kind.RANK, Assignment.Kind.CHAT, Assignment.Kind.WRITE)
+"""Kinds of work that a project hands out. Reviews come of what was written, and go to reviewers."""
 
 OF_ITERATION = {"k", "overlap", "max_new_tokens", "temperature", "top_p", "top_k", "policies", "guidelines"}
 """What an iteration copies when it opens."""
@@ -45,11 +48,20 @@ class ProjectForm(forms.ModelForm):
             "slug",
             "guidelines",
             "kinds",
+            "system_message",
             "authors_rank_own",
             "k",
             "overlap",
+            "write_from",
+            "topic",
+            "turn_shape",
+            "system_editable",
+            "suggestions",
+            "suggests_unasked",
+            "review_share",
+            "counts_before_review",
+            "return_hours",
             "policies",
-            "system_message",
             "max_new_tokens",
             "temperature",
             "top_p",
@@ -68,17 +80,69 @@ class ProjectForm(forms.ModelForm):
         return tidied(self.cleaned_data["system_message"])
 
     def clean_kinds(self) -> list[str]:
-        """Each kind of work once. Raises ValidationError for anything else."""
+        """Each kind of work that trainers do once. Raises ValidationError for anything else."""
         kinds = self.cleaned_data["kinds"]
-        if not kinds or len(kinds) != len(set(kinds)) or set(kinds) - set(Assignment.Kind.values):
-            raise ValidationError(f"Name each kind of work once: {', '.join(Assignment.Kind.values)}.")
+        if not kinds or len(kinds) != len(set(kinds)) or set(kinds) - set(KINDS):
+            raise ValidationError(f"Name each kind of work at most once, and at least one: {', '.join(KINDS)}.")
         return kinds
+
+    def clean_topic(self) -> str:
+        return tidied(self.cleaned_data["topic"])
+
+    def clean(self) -> dict:
+        """Raises ValidationError where a blank page would say nothing of what to write."""
+        cleaned = super().clean()
+        writes = "write" in cleaned.get("kinds", [])
+        if writes and cleaned.get("write_from") == WriteFrom.BLANK and not cleaned.get("topic"):
+            self.add_error("topic", "A blank page needs a topic: say what to write about.")
+        return cleaned
 
 
 class ChatsForm(forms.Form):
-    """How many slots to open."""
+    """How many slots for chats to open."""
 
     count = forms.IntegerField(min_value=1, max_value=100_000, initial=20, label="Chat slots")
+
+
+class PiecesForm(forms.Form):
+    """How many slots for writing to open."""
+
+    count = forms.IntegerField(min_value=1, max_value=100_000, initial=20, label="Writing slots")
+
+
+FIELDSETS = (
+    (None, {"fields": ("name", "slug", "guidelines")}),
+    ("Work", {"fields": ("kinds", "system_message")}),
+    (
+        "Ranking",
+        {
+            "fields": ("authors_rank_own", "k", "overlap"),
+            "description": "K and the overlap count from the next iteration on.",
+        },
+    ),
+    (
+        "Writing",
+        {
+            "fields": ("write_from", "topic", "turn_shape", "system_editable", "suggestions", "suggests_unasked"),
+            "description": "These count at once, for pieces that are being written too.",
+        },
+    ),
+    (
+        "Review of writing",
+        {
+            "fields": ("review_share", "counts_before_review", "return_hours"),
+            "description": "Whether a piece is reviewed is decided when it is finished. Reviewers need the role "
+            "reviewer and to be members; nobody reviews what they wrote.",
+        },
+    ),
+    (
+        "Sampling",
+        {
+            "fields": ("policies", "max_new_tokens", "temperature", "top_p", "top_k"),
+            "description": "Policies and sampling settings count from the next iteration on, guidelines too.",
+        },
+    ),
+)
 
 
 class MembersInline(admin.TabularInline):
@@ -117,21 +181,8 @@ class ProjectAdmin(Listed):
         return super().get_queryset(request).prefetch_related(Prefetch("iterations", current, "open_iterations"))
 
     def get_fieldsets(self, request, obj=None):
-        form = ProjectForm.Meta.fields
         state = [("State", {"fields": ("open_iteration", "free_slots")})] if obj else []
-        return [
-            *state,
-            (None, {"fields": form[:3]}),
-            ("Work", {"fields": form[3:7]}),
-            (
-                "Sampling",
-                {
-                    "fields": form[7:],
-                    "description": "K, overlap, policies, guidelines and sampling settings count from the next "
-                    "iteration on. The system message counts at once.",
-                },
-            ),
-        ]
+        return [*state, *FIELDSETS]
 
     def get_prepopulated_fields(self, request, obj=None):
         return {} if obj else {"slug": ("name",)}
@@ -171,8 +222,9 @@ class ProjectAdmin(Listed):
             )
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
-        if obj is not None and request.method == "GET" and (warning := too_few_trainers(obj)):
-            messages.warning(request, warning)
+        if obj is not None and request.method == "GET":
+            for warning in filter(None, (too_few_trainers(obj), too_few_reviewers(obj), no_openings(obj))):
+                messages.warning(request, warning)
         context["crowded"] = obj is not None and MembersInline not in self.get_inlines(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
 
@@ -181,6 +233,7 @@ class ProjectAdmin(Listed):
             ("open-iteration", self.open_next_iteration),
             ("close-iteration", self.close_iteration),
             ("open-chats", self.open_chats),
+            ("open-pieces", self.open_pieces),
         ]
         return [
             *(
@@ -222,6 +275,16 @@ class ProjectAdmin(Listed):
         text = "Each is one conversation that a trainer holds with the model; each brings one comparison to rank."
         return self._step(request, project_id, "Open chat slots", text, ChatsForm, take)
 
+    def open_pieces(self, request: HttpRequest, project_id: int) -> HttpResponse:
+        """More to write."""
+
+        def take(project: Project, count: int) -> str:
+            opened = assignments.open_slots(project=project, kind="write", count=count)
+            return f"{opened:,} writing {'slot is' if opened == 1 else 'slots are'} open."
+
+        text = "Each is one conversation of which a trainer writes both sides; its answers are demonstrations."
+        return self._step(request, project_id, "Open writing slots", text, PiecesForm, take)
+
     def _step(
         self, request: HttpRequest, project_id: int, title: str, text: str, form_class, take: Callable[..., str]
     ) -> HttpResponse:
@@ -259,6 +322,30 @@ def too_few_trainers(project: Project) -> str:
     return (
         f"Each comparison wants {project.overlap} rankings by different people, and only {eligible} can rank it{own}. "
         "Add trainers or lower the overlap."
+    )
+
+
+def too_few_reviewers(project: Project) -> str:
+    """A sentence where what was written would wait for its review for ever, else nothing."""
+    if Assignment.Kind.WRITE not in project.kinds or not project.review_share:
+        return ""
+    members = User.objects.filter(memberships__project=project, is_active=True)
+    reviewers = set(members.filter(groups__name=Role.REVIEWER).values_list("pk", flat=True)[:2])
+    if not reviewers:
+        return "What is written here is to be reviewed, and no reviewer is a member. Add one, or set the share to 0."
+    only = reviewers.pop()
+    if reviewers or not members.filter(pk=only, groups__name=Role.TRAINER).exists():
+        return ""
+    return "The only reviewer here writes too, and nobody reviews what they wrote. Add another reviewer."
+
+
+def no_openings(project: Project) -> str:
+    """A sentence where pieces would begin with prompts that are not there, else nothing."""
+    begins_with_prompts = project.write_from == WriteFrom.PROMPTS and Assignment.Kind.WRITE in project.kinds
+    if not begins_with_prompts or project.prompts.filter(active=True).exists():
+        return ""
+    return (
+        "Writing begins with a prompt here, and the project has no active one: every page will be blank. Import some."
     )
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 
 from django.contrib import admin
 from django.core.paginator import Paginator
+from django.db import models
 from django.template.defaultfilters import linebreaks_filter
+from django.urls import reverse
 from django.utils.functional import cached_property
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 MOST = 10_000
@@ -62,6 +64,15 @@ class ReadOnlyInline(admin.TabularInline):
 
     def has_change_permission(self, request, obj=None) -> bool:
         return False
+
+
+def linked(*rows: models.Model | None) -> SafeString:
+    """The pages of these rows as links, a dash where there is none."""
+    there = [row for row in rows if row is not None]
+    if not there:
+        return format_html("{}", "–")
+    pages = ((reverse(f"admin:annotate_{row._meta.model_name}_change", args=[row.pk]), str(row)) for row in there)
+    return format_html_join(", ", '<a href="{}">{}</a>', pages)
 
 
 def spoken(messages: Iterable[dict[str, str]]) -> SafeString:

@@ -21,6 +21,7 @@ from annotate.models import (
     Project,
     Prompt,
     Ranking,
+    Review,
     Role,
     User,
 )
@@ -44,6 +45,7 @@ LISTED = (
     Project,
     Prompt,
     Ranking,
+    Review,
     TokenProxy,
     User,
 )
@@ -70,6 +72,8 @@ def one_of_each(project: Project) -> None:
     factory.open_comparison(project, turns=2)
     slot = assignments.claim(user=user, project=project)
     rankings.submit(assignment=slot, user=user, tiers=[[candidate] for candidate in slot.shown_order])
+    piece = factory.finished_piece(project, user)
+    factory.review_of(piece, comments={1: "Shorter."}, edits={2: "Eight."})
     Export.objects.create(
         project=project,
         iteration=factory.current(project),
@@ -99,7 +103,7 @@ def test_every_noun_that_has_rows_of_its_own_is_listed() -> None:
     from django.apps import apps
 
     registered = {model for model in admin.site._registry if model._meta.app_label == "annotate"}
-    on_other_pages = {"Message", "Candidate", "Completion", "RankedCandidate"}
+    on_other_pages = {"Message", "Candidate", "Completion", "RankedCandidate", "ReviewComment"}
     nobodys_business = {"QueueCursor", "FamilyMember"}
     plain = {model for model in apps.get_app_config("annotate").get_models() if not model._meta.auto_created}
     assert registered == {model for model in plain if model.__name__ not in on_other_pages | nobodys_business}
@@ -157,7 +161,7 @@ def test_query_count_of_the_list_does_not_grow(admin_client, project, model, dja
         admin_client.get(list_of(model))
 
 
-@pytest.mark.parametrize("model", [Project, User, Conversation, Comparison, Ranking, GenerationRequest])
+@pytest.mark.parametrize("model", [Project, User, Conversation, Comparison, Ranking, Review, GenerationRequest])
 def test_query_count_of_a_page_does_not_grow(admin_client, project, model, django_assert_max_num_queries) -> None:
     """With what belongs to it: members, messages, candidates, rankings, completions."""
     project.overlap = 5
@@ -169,6 +173,39 @@ def test_query_count_of_a_page_does_not_grow(admin_client, project, model, djang
         assert admin_client.get(page_of(small)).status_code == 200
     with django_assert_max_num_queries(len(few)):
         assert admin_client.get(page_of(large)).status_code == 200
+
+
+def two_turns() -> tuple[dict, dict]:
+    """A question and its answer."""
+    question, answer = (factory.written_turn(role, text) for role, text in factory.TURNS)
+    return question, answer
+
+
+def test_a_written_conversation_shows_where_its_turns_came_from(admin_client, project) -> None:
+    slot = factory.held_piece(project)
+    request = factory.suggested(slot, "Eight minutes.", "Ten.")
+    shown = [[request.pk, 0], [request.pk, 1]]
+    question, answer = two_turns()
+    answer |= {"text": "Eight minutes!", "from": shown[0], "shown": shown, "taken": 14}
+    piece = factory.finished_piece(project, None, question, answer, slot=slot)
+    factory.review_of(piece, edits={2: "Nine minutes."}, note="Longer.")
+    text = " ".join(admin_client.get(page_of(piece)).content.decode().split())
+    assert f"request {request.pk}, text 0, {request.policy}" in text
+    assert "7%" in text
+    assert "/ 0 / 14, 5 s" in text
+    assert "Longer." in text
+    edit = piece.revisions.get()
+    assert page_of(edit) in text
+    assert page_of(piece) in admin_client.get(page_of(edit)).content.decode()
+
+
+def test_whom_a_slot_waits_for_is_listed(admin_client, project) -> None:
+    author = factory.trainer(project)
+    piece = factory.finished_piece(project, author)
+    factory.review_of(piece, verdict="returned")
+    text = admin_client.get(list_of(Assignment), {"q": author.email}).content.decode()
+    assert f"{author}, until" in text
+    assert page_of(piece) in text
 
 
 def grown(model, project: Project, size: int):
@@ -185,6 +222,9 @@ def grown(model, project: Project, size: int):
         return made
     if model is Conversation:
         return factory.finished_chat(project, turns=size)
+    if model is Review:
+        piece = factory.finished_piece(project, None, *(size * two_turns()))
+        return factory.review_of(piece, comments=dict.fromkeys(range(1, size + 1), "Shorter."))
     comparison = factory.open_comparison(project)
     if model is GenerationRequest:
         chat = factory.finished_chat(project, turns=1)

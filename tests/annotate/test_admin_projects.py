@@ -4,7 +4,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
-from annotate import iterations
+from annotate import iterations, people, projects
 from annotate.admin import projects as project_pages
 from annotate.models import Assignment, Iteration, Membership, Project, QueueCursor, Role
 from tests import factory
@@ -76,12 +76,36 @@ def test_the_slug_stays(admin_client, project) -> None:
     assert project.slug == "field"
 
 
-@pytest.mark.parametrize("kinds", ["", "paint", "rank,rank", "rank,paint"])
+@pytest.mark.parametrize("kinds", ["", "paint", "rank,rank", "rank,paint", "rank,review"])
 def test_unknown_kinds_of_work_are_refused(admin_client, project, kinds: str) -> None:
     page = saved(admin_client, project, kinds=kinds)
     assert page.context["errors"]
     project.refresh_from_db()
-    assert project.kinds == ["rank", "chat"]
+    assert project.kinds == ["rank", "chat", "write"]
+
+
+def test_how_writing_goes_is_set(admin_client, project) -> None:
+    sent = {"write_from": "blank", "topic": "Cooking.\r\n", "turn_shape": "free", "suggestions": 2, "review_share": 0.5}
+    saved(admin_client, project, kinds="write,rank", system_editable="on", counts_before_review="on", **sent)
+    project.refresh_from_db()
+    assert (project.kinds, project.topic, project.turn_shape) == (["write", "rank"], "Cooking.", "free")
+    assert (project.suggestions, project.review_share) == (2, 0.5)
+    assert project.system_editable
+    assert project.counts_before_review
+    assert not project.suggests_unasked
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"suggestions": 4}, {"review_share": 1.5}, {"review_share": -1}, {"write_from": "x"}]
+)
+def test_settings_out_of_range_are_refused(admin_client, project, wrong: dict) -> None:
+    assert saved(admin_client, project, **wrong).context["errors"]
+
+
+def test_a_blank_page_needs_a_topic(admin_client, project) -> None:
+    page = saved(admin_client, project, write_from="blank", topic=" ")
+    assert "A blank page needs a topic" in page.content.decode()
+    assert not saved(admin_client, project, write_from="blank", topic=" ", kinds="rank,chat").context.get("errors")
 
 
 def test_the_open_iteration_keeps_its_settings_and_the_page_says_so(admin_client, project) -> None:
@@ -178,6 +202,42 @@ def test_a_bad_number_of_slots_opens_none(admin_client, project, count: str) -> 
     assert not project.assignments.exists()
 
 
+def test_writing_slots_are_opened_after_a_page_that_asks_how_many(admin_client, project) -> None:
+    address = step("open-pieces", project)
+    assert address in admin_client.get(page_of(project)).content.decode()
+    assert "Writing slots" in admin_client.get(address).content.decode()
+    page = admin_client.post(address, {"count": 3}, follow=True)
+    assert said(page)[0] == "3 writing slots are open."
+    assert project.assignments.filter(kind=Assignment.Kind.WRITE, state=Assignment.State.FREE).count() == 3
+
+
+@pytest.mark.parametrize(
+    ("share", "roles", "warning"),
+    [
+        (1.0, [], "no reviewer is a member"),
+        (1.0, [["reviewer", "trainer"]], "The only reviewer here writes too"),
+        (1.0, [["reviewer"]], ""),
+        (0.5, [["reviewer", "trainer"], ["reviewer", "trainer"]], ""),
+        (0.0, [], ""),
+    ],
+)
+def test_reviews_that_nobody_could_give_are_warned_of(admin_client, project, share, roles, warning) -> None:
+    Project.objects.filter(pk=project.pk).update(review_share=share)
+    for several in roles:
+        user = factory.person(project, role=several[0])
+        for role in several[1:]:
+            people.give_role(user=user, role=role)
+    warned = [message for message in said(admin_client.get(page_of(project))) if "reviewer" in message]
+    assert len(warned) == bool(warning)
+    assert all(warning in message for message in warned)
+
+
+def test_writing_that_begins_with_prompts_wants_some(admin_client, project) -> None:
+    assert any("has no active one" in message for message in said(admin_client.get(page_of(project))))
+    projects.add_prompts(project=project, openings=[projects.Opening(text="Why is bread flat?")])
+    assert not any("has no active one" in message for message in said(admin_client.get(page_of(project))))
+
+
 def test_rounds_are_closed_and_opened(admin_client, project) -> None:
     first = factory.current(project)
     factory.chat_slot(project)
@@ -210,7 +270,7 @@ def test_a_refused_step_is_a_message_and_changes_nothing(admin_client, project) 
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("name", ["open-iteration", "close-iteration", "open-chats"])
+@pytest.mark.parametrize("name", ["open-iteration", "close-iteration", "open-chats", "open-pieces"])
 def test_steps_are_for_admins(client, project, name: str) -> None:
     user = factory.person(project, role=Role.REVIEWER)
     user.is_staff = True
