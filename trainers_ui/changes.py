@@ -15,6 +15,9 @@ LINE = re.compile(r"[^\n]*\n+|[^\n]+")
 MOST_PAIRS = 1_000_000
 """Pairs of words that are compared: a tenth of a second. Longer texts are compared line by line."""
 
+CRUMB = 8
+"""Unchanged characters between two changes that say less than they disturb."""
+
 LEFT_OUT = 160
 """Unchanged characters beyond which the middle of a long stretch is left out."""
 
@@ -35,15 +38,28 @@ def between(before: str, after: str) -> list[Change]:
     if len(old) * len(new) > MOST_PAIRS:
         return [Change("gone", before), Change("added", after)]
     found: list[Change] = []
-    for what, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if what == "equal":
-            found.append(Change("same", "".join(new[c:d])))
+    for gone, added in _stretches(old, new):
+        if gone == added:
+            found.append(Change("same", added))
             continue
-        if b > a:
-            found.append(Change("gone", "".join(old[a:b])))
-        if d > c:
-            found.append(Change("added", "".join(new[c:d])))
+        found += [Change(kind, text) for kind, text in (("gone", gone), ("added", added)) if text]
     return found
+
+
+def _stretches(old: list[str], new: list[str]) -> list[tuple[str, str]]:
+    """What stood and what stands, stretch by stretch; crumbs between two changes belong to them."""
+    opcodes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    pairs = [("".join(old[a:b]), "".join(new[c:d]), what == "equal") for what, a, b, c, d in opcodes]
+    merged: list[tuple[str, str]] = []
+    joins = False
+    for at, (gone, added, same) in enumerate(pairs):
+        crumb = same and 0 < at < len(pairs) - 1 and len(added.strip()) <= CRUMB
+        if merged and (joins or crumb):
+            merged[-1] = (merged[-1][0] + gone, merged[-1][1] + added)
+        else:
+            merged.append((gone, added))
+        joins = crumb
+    return merged
 
 
 def shown(before: str, after: str) -> SafeString:
@@ -61,7 +77,7 @@ def _html(change: Change, *, first: bool, last: bool) -> str:
     if change.kind == "added":
         return f'<ins><span class="unseen">[put in: </span>{escape(change.text)}<span class="unseen">]</span></ins>'
     text = change.text
-    if first and last or len(text) <= 2 * LEFT_OUT:
+    if (first and last) or len(text) <= 2 * LEFT_OUT:
         return escape(text)
     head = "" if first else text[:LEFT_OUT]
     tail = "" if last else text[-LEFT_OUT:]

@@ -83,7 +83,4 @@ def _facts(message: Message) -> list[str]:
         facts.append(f"{minutes(message.active_seconds)} at it")
     if message.typed and message.active_seconds >= SLOW:
         facts.append(f"typed at {round(message.typed * 60 / message.active_seconds):,} characters a minute")
-    if message.pasted:
-        share = message.pasted / (message.typed + message.pasted + message.taken)
-        facts.append(f"{percent(share)} pasted")
     return facts

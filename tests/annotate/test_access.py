@@ -65,6 +65,40 @@ def test_conversations_and_rankings_are_for_their_trainer_and_for_readers(projec
         access.comparison_for(other, ranking.comparison_id)
 
 
+def test_authors_read_what_a_reviewer_made_of_their_piece(project):
+    author = factory.trainer(project)
+    edit = factory.review_of(factory.finished_piece(project, author), edits={2: "Nine minutes."}).edit
+    assert access.conversation_for(author, edit.pk) == edit
+    for other in (factory.trainer(project), factory.trainer(factory.project())):
+        with pytest.raises(NotFound):
+            access.conversation_for(other, edit.pk)
+    Membership.objects.filter(user=author).delete()
+    with pytest.raises(NotFound):
+        access.conversation_for(author, edit.pk)
+
+
+def test_what_somebody_else_made_of_a_piece_is_not_its_first_authors(project):
+    author, other = factory.trainer(project), factory.trainer(project)
+    piece = factory.finished_piece(project, author)
+    factory.review_of(piece, verdict="returned")
+    mended = factory.finished_piece(project, slot=factory.held(piece.slots.get(kind="write"), other))
+    assert mended.revises == piece
+    with pytest.raises(NotFound):
+        access.conversation_for(author, mended.pk)
+
+
+@pytest.mark.parametrize(
+    ("kind", "role"), [("review", Role.REVIEWER), ("rank", Role.TRAINER), ("write", Role.TRAINER), ("", Role.TRAINER)]
+)
+def test_each_kind_of_work_has_its_role(project, kind, role):
+    for one in (Role.TRAINER, Role.REVIEWER):
+        if one == role:
+            access.require_role_for(factory.person(project, role=one), kind)
+        else:
+            with pytest.raises(Forbidden, match=f"role {role}"):
+                access.require_role_for(factory.person(project, role=one), kind)
+
+
 def test_work_of_others_is_for_readers(project):
     with pytest.raises(Forbidden, match="reviewer or admin or engineer"):
         access.reviewed_project_for(factory.trainer(project), project.slug)

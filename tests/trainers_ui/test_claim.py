@@ -3,7 +3,7 @@
 import pytest
 from django.urls import reverse
 
-from annotate import assignments
+from annotate import assignments, demonstrations, people
 from annotate.models import Assignment
 from tests import factory
 from tests.trainers_ui.conftest import JSON
@@ -43,6 +43,57 @@ def test_without_a_kind_the_project_chooses(browser, project, trainer):
     browser(trainer).post(CLAIM)
 
     assert held(trainer)[0].kind == "rank"
+
+
+def test_reviewers_take_reviews(browser, project, reviewer):
+    piece = factory.finished_piece(project)
+
+    response = browser(reviewer).post(CLAIM, {"kind": "review"})
+
+    (task,) = held(reviewer)
+    assert (task.kind, task.subject) == ("review", piece)
+    assert response.headers["Location"] == reverse("work", args=[task.pk])
+
+
+def test_trainers_take_no_reviews(browser, project, trainer):
+    factory.finished_piece(project)
+
+    assert browser(trainer).post(CLAIM, {"kind": "review"}).status_code == 403
+    assert held(trainer) == []
+
+
+@pytest.mark.parametrize("kind", ["rank", "chat", "write"])
+def test_reviewers_take_nothing_else(browser, project, reviewer, kind):
+    assert browser(reviewer).post(CLAIM, {"kind": kind}).status_code == 403
+
+
+def test_nobody_reviews_their_own(browser, project, reviewer):
+    people.give_role(user=reviewer, role="trainer")
+    factory.finished_piece(project, reviewer)
+
+    assert browser(reviewer).post(CLAIM, {"kind": "review"}).status_code == 404
+
+
+def test_what_waits_for_oneself_is_taken_by_its_id(browser, project, trainer):
+    first, second = (factory.finished_piece(project, trainer) for _ in range(2))
+    waiting = [demonstrations.revise(conversation=piece, user=trainer) for piece in (first, second)]
+
+    browser(trainer).post(CLAIM, {"kind": "write", "reserved": waiting[1].pk})
+
+    assert held(trainer) == [waiting[1]]
+
+
+def test_what_waits_for_somebody_else_is_not_to_be_had(browser, project, trainer):
+    other = factory.trainer(project)
+    slot = demonstrations.revise(conversation=factory.finished_piece(project, other), user=other)
+
+    assert browser(trainer).post(CLAIM, {"kind": "write", "reserved": slot.pk}).status_code == 404
+    assert held(trainer) == []
+
+
+@pytest.mark.parametrize("reserved", ["x", "-1", "9" * 30])
+def test_a_broken_number(browser, trainer, reserved):
+    assert browser(trainer).post(CLAIM, {"kind": "write", "reserved": reserved}).status_code == 422
 
 
 def test_nothing_left(browser, html, trainer):

@@ -24,6 +24,9 @@ TITLES = {
 TYPED = ("text", "order", "note")
 """Fields whose text is shown again when it could not be taken, so that nothing typed is lost."""
 
+TYPED_EACH = ("comment-", "text-")
+"""Beginnings of the names of such fields where there is one a turn."""
+
 SIGNED_OUT = "You are signed out. Sign in again in another tab; what you typed is kept here."
 
 
@@ -62,6 +65,10 @@ def back(kwargs: dict) -> str:
     return reverse("work", args=[kwargs["pk"]]) if "pk" in kwargs else reverse("home")
 
 
+def _is_typed(name: str) -> bool:
+    return name in TYPED or name.startswith(TYPED_EACH)
+
+
 def signed_out(request: HttpRequest, kwargs: dict) -> HttpResponse:
     """The sign-in page; scripts get 401 and a sentence, because the page that asks must stay as it is."""
     if wants_json(request):
@@ -87,7 +94,7 @@ def refused(request: HttpRequest, error: BothsidesError, kwargs: dict) -> HttpRe
             "title": TITLES.get(error.code, "That did not work"),
             "message": error.message,
             "status": error.status,
-            "typed": [(name, request.POST[name]) for name in TYPED if request.POST.get(name)],
+            "typed": [(name, text) for name, text in request.POST.items() if text and _is_typed(name)],
             "back": back(kwargs) if request.method == "POST" and "pk" in kwargs else "",
         }
         response = render(request, "trainers_ui/refused.html", context, status=error.status)
