@@ -3,7 +3,7 @@
 Strangers get NotFound, so that they cannot tell what exists. Nothing reaches a page or the API but through here.
 """
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import (
@@ -100,6 +100,14 @@ def conversation_for(user: User, conversation_id: int) -> Conversation:
     if conversation is None or not (is_author(user, conversation) or has_role(user, *READS_ALL)):
         raise NotFound("There is no such conversation here.")
     return conversation
+
+
+def conversations_read_by(user: User, project: Project) -> QuerySet[Conversation]:
+    """The conversations of a project that the person may read, as `conversation_for` says of each."""
+    found = Conversation.objects.filter(project=project)
+    if has_role(user, *READS_ALL):
+        return found
+    return found.filter(Q(trainer=user) | Q(made_by_review__isnull=False, revises__trainer=user))
 
 
 def is_author(user: User, conversation: Conversation) -> bool:

@@ -372,7 +372,7 @@ API_REQUESTS_PER_MINUTE = env.integer(
 )
 SPECTACULAR_SETTINGS = {
     "TITLE": "Bothsides",
-    "DESCRIPTION": "Claim, save, skip and submit work, and read comparisons.",
+    "DESCRIPTION": "Claim, save, skip and submit work, write with suggestions, review, and read what was made.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
@@ -387,6 +387,14 @@ SPECTACULAR_SETTINGS = {
         "AssignmentState": "annotate.models.Assignment.State",
         "ComparisonState": "annotate.models.Comparison.State",
         "RankingState": ["submitted", "surplus"],
+        "RequestState": "annotate.models.GenerationRequest.State",
+        "ConversationState": "annotate.models.Conversation.State",
+        "ConversationKind": "annotate.models.Conversation.Kind",
+        "ReviewState": "annotate.models.Conversation.ReviewState",
+        "Verdict": "annotate.models.Review.Verdict",
+        "Side": ["user", "assistant"],
+        "Source": "annotate.models.Message.Source",
+        "FinishReason": "annotate.models.Completion.FinishReason",
         "Kind": "annotate.models.Assignment.Kind",
         "Flag": "annotate.models.Flag",
         "ChatRole": "annotate.models.Message.ChatRole",

@@ -7,11 +7,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotate import access, assignments, comparisons, rankings
+from annotate.api.parsing import MOST, by_number
 from annotate.api.refusals import DraftRefusal, InvalidInput, Refusal
-from annotate.models import Assignment, Flag, Message, Ranking, Role, SkipReason
-
-MOST = 2**31 - 1
-"""The largest number that the database keeps for seconds and versions."""
+from annotate.api.reviews import ReviewOut
+from annotate.models import Assignment, Flag, Message, Ranking, Review, SkipReason
 
 
 class Turn(serializers.Serializer):
@@ -67,9 +66,16 @@ class AssignmentOut(serializers.Serializer):
         allow_null=True, help_text="Until when it is yours without a sign of life; a saved draft is one."
     )
     context = serializers.SerializerMethodField(
-        help_text="The messages before the answers that are ranked; of a chat, all messages so far."
+        help_text="The messages before the answers that are ranked; of a review, those that are reviewed; of a chat, "
+        "all messages so far; of a piece of writing none until it is finished, see `draft`."
     )
-    candidates = serializers.SerializerMethodField(help_text="In the order shown. Empty for a chat.")
+    conversation = serializers.IntegerField(
+        source="conversation_id", allow_null=True, help_text="What is being held or written."
+    )
+    subject = serializers.IntegerField(
+        source="subject_id", allow_null=True, help_text="The conversation that is reviewed, mended or revised."
+    )
+    candidates = serializers.SerializerMethodField(help_text="In the order shown. Empty where nothing is ranked.")
     shown_order = serializers.ListField(child=serializers.IntegerField(), help_text="Their ids in the order shown.")
     draft = serializers.DictField()
     draft_version = serializers.IntegerField(help_text="Send it along with the next draft.")
@@ -77,16 +83,20 @@ class AssignmentOut(serializers.Serializer):
     skip_reason = serializers.ChoiceField(SkipReason.choices, allow_blank=True)
     held_at = serializers.DateTimeField(allow_null=True)
     ended_at = serializers.DateTimeField(allow_null=True)
-    ranking = serializers.SerializerMethodField(help_text="What you submitted.")
+    ranking = serializers.SerializerMethodField(help_text="The order that you submitted.")
+    review = serializers.SerializerMethodField(help_text="The verdict that you submitted.")
 
     @extend_schema_field(Turn(many=True))
     def get_context(self, assignment: Assignment) -> list[dict]:
         if assignment.kind == Assignment.Kind.RANK:
             return Turn(comparisons.context(assignment.comparison), many=True).data
-        return Turn(assignment.conversation.messages.order_by("position"), many=True).data
+        shown = assignment.subject if assignment.kind == Assignment.Kind.REVIEW else assignment.conversation
+        return Turn(shown.messages.order_by("position"), many=True).data
 
     @extend_schema_field(Answer(many=True))
     def get_candidates(self, assignment: Assignment) -> list[dict]:
+        if assignment.kind != Assignment.Kind.RANK:
+            return []
         return Answer(comparisons.shown(assignment), many=True).data
 
     @extend_schema_field(RankingOut(allow_null=True))
@@ -95,6 +105,18 @@ class AssignmentOut(serializers.Serializer):
             return None
         ranking = assignment.rankings.filter(current=True).prefetch_related("places").first()
         return RankingOut(ranking).data if ranking else None
+
+    @extend_schema_field(ReviewOut(allow_null=True))
+    def get_review(self, assignment: Assignment) -> dict | None:
+        if assignment.kind != Assignment.Kind.REVIEW:
+            return None
+        review = (
+            Review.objects.filter(assignment=assignment)
+            .select_related("conversation__project")
+            .prefetch_related("comments")
+            .first()
+        )
+        return ReviewOut(review).data if review else None
 
 
 class Released(serializers.Serializer):
@@ -114,14 +136,26 @@ class Claim(APIView):
 
     @extend_schema_serializer(
         component_name="ClaimInput",
-        examples=[OpenApiExample("The next ranking", {}), OpenApiExample("The one after it", {"ahead": True})],
+        examples=[
+            OpenApiExample("The next ranking", {}),
+            OpenApiExample("The one after it", {"ahead": True}),
+            OpenApiExample("The next piece to write", {"kinds": ["write"]}),
+            OpenApiExample("The next review", {"kinds": ["review"]}),
+        ],
     )
     class Input(serializers.Serializer):
         kinds = serializers.ListField(
             child=serializers.ChoiceField(Assignment.Kind.choices),
             default=[Assignment.Kind.RANK],
             allow_empty=False,
-            help_text="Kinds of work in the order of preference. Chats are held in the browser.",
+            help_text="Kinds of work in the order of preference. Chats are held in the browser; reviews are for "
+            "reviewers, all else for trainers.",
+        )
+        reserved = serializers.IntegerField(
+            required=False,
+            min_value=1,
+            max_value=2**63 - 1,
+            help_text="The id of a slot of these kinds that waits for you alone. Those come first in any case.",
         )
         ahead = serializers.BooleanField(
             default=False, help_text="Fetch the next ranking while you are still at one; at most one ahead."
@@ -141,7 +175,8 @@ class Claim(APIView):
         given = self.Input(data=request.data)
         given.is_valid(raise_exception=True)
         project = access.project_for(request.user, slug)
-        access.require_role(request.user, Role.TRAINER)
+        for kind in given.validated_data["kinds"]:
+            access.require_role_for(request.user, kind)
         claimed = assignments.claim(user=request.user, project=project, **given.validated_data)
         return Response(AssignmentOut(claimed).data)
 
@@ -269,10 +304,10 @@ class Submit(APIView):
         )
 
         def validate_ratings(self, ratings: dict[str, int]) -> dict[int, int]:
-            return by_candidate(ratings)
+            return by_number(ratings, "candidate ids")
 
         def validate_flags(self, flags: dict[str, list[str]]) -> dict[int, list[str]]:
-            return by_candidate(flags)
+            return by_number(flags, "candidate ids")
 
     @extend_schema(
         request=Input,
@@ -291,11 +326,3 @@ class Submit(APIView):
         ranking = rankings.submit(assignment=assignment, user=request.user, **given.validated_data)
         ranking.assignment.refresh_from_db(fields=["state"])
         return Response(RankingOut(ranking).data, status=201)
-
-
-def by_candidate(marks: dict[str, object]) -> dict[int, object]:
-    """The same with ids for keys, which JSON only knows as text. Raises ValidationError where a key is none."""
-    try:
-        return {int(key): mark for key, mark in marks.items()}
-    except ValueError:
-        raise serializers.ValidationError("The keys are candidate ids.") from None

@@ -5,11 +5,11 @@ from drf_spectacular.utils import extend_schema, extend_schema_field, extend_sch
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.urls import replace_query_param
 from rest_framework.views import APIView
 
 from annotate import access, comparisons, derive
 from annotate.api.assignments import RankingOut, Turn
+from annotate.api.paging import PageInput, one_page
 from annotate.api.refusals import InvalidInput, Refusal
 from annotate.models import Comparison, Ranking
 
@@ -89,12 +89,8 @@ class ComparisonList(APIView):
     """A project's comparisons."""
 
     @extend_schema_serializer(component_name="ComparisonFilter")
-    class Input(serializers.Serializer):
+    class Input(PageInput):
         state = serializers.ChoiceField(Comparison.State.choices, required=False)
-        after = serializers.IntegerField(
-            default=0, min_value=0, max_value=2**63 - 1, help_text="Only those whose id is greater."
-        )
-        limit = serializers.IntegerField(default=50, min_value=1, max_value=500, help_text="At most so many.")
 
     @extend_schema(
         operation_id="projects_comparisons_list",
@@ -111,15 +107,17 @@ class ComparisonList(APIView):
         given.is_valid(raise_exception=True)
         wanted = given.validated_data
         project = access.reviewed_project_for(request.user, slug)
-        rows = access.comparisons_read_by(request.user, project).filter(id__gt=wanted["after"]).order_by("id")
+        rows = access.comparisons_read_by(request.user, project)
         if "state" in wanted:
             rows = rows.filter(state=wanted["state"])
-        # One more than is shown tells whether there is a next page, without counting.
         rows = rows.select_related("project", "iteration", "message").prefetch_related(*PARTS)
-        found = list(rows[: wanted["limit"] + 1])
-        shown, more = found[: wanted["limit"]], len(found) > wanted["limit"]
-        following = replace_query_param(request.build_absolute_uri(), "after", shown[-1].pk) if more else None
-        return Response({"next": following, "results": ComparisonOut(shown, many=True).data})
+        return one_page(
+            request,
+            rows,
+            after=wanted["after"],
+            limit=wanted["limit"],
+            shown_as=lambda found: ComparisonOut(found, many=True).data,
+        )
 
 
 class ComparisonView(APIView):

@@ -1,7 +1,10 @@
 """JSON from programs, also from hostile ones."""
 
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.parsers import JSONParser
+
+MOST = 2**31 - 1
+"""The largest number that the database keeps for seconds and versions."""
 
 
 class Json(JSONParser):
@@ -13,3 +16,11 @@ class Json(JSONParser):
             return super().parse(stream, media_type, parser_context)
         except RecursionError:
             raise ParseError("The JSON is nested too deeply.") from None
+
+
+def by_number(values: dict[str, object], what: str) -> dict[int, object]:
+    """The same with numbers for keys, which JSON only knows as text. Raises ValidationError where a key is none."""
+    try:
+        return {int(key): value for key, value in values.items()}
+    except ValueError:
+        raise ValidationError(f"The keys are {what}.") from None

@@ -102,3 +102,48 @@ def test_query_count_does_not_grow(api, project, django_assert_num_queries) -> N
         with django_assert_num_queries(13):
             slot = client.post(ADDRESS, {}).json()
         assignments.skip(assignment=Assignment.objects.get(pk=slot["id"]), user=user, reason="other")
+
+
+def test_a_piece_to_write_with_its_first_draft(api) -> None:
+    project = factory.project(slug="field")
+    project.prompts.create(text="Say hello", digest="d", family="f")
+    factory.write_slot(project)
+    body = api(factory.trainer(project)).post(ADDRESS, {"kinds": ["write"]}).json()
+    assert (body["kind"], body["context"], body["candidates"], body["subject"]) == ("write", [], [], None)
+    assert body["draft"]["turns"][0]["text"] == "Say hello"
+    assert body["conversation"] is not None
+
+
+def test_a_review_with_what_is_reviewed(api) -> None:
+    project = factory.project(slug="field")
+    conversation = factory.finished_piece(project)
+    body = api(factory.person(project, role="reviewer")).post(ADDRESS, {"kinds": ["review"]}).json()
+    assert (body["kind"], body["subject"], body["conversation"], body["review"]) == (
+        "review",
+        conversation.pk,
+        None,
+        None,
+    )
+    assert [turn["role"] for turn in body["context"]] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize(("role", "kind"), [("trainer", "review"), ("reviewer", "write"), ("engineer", "write")])
+def test_each_kind_is_for_its_role(api, role: str, kind: str) -> None:
+    project = factory.project(slug="field")
+    factory.finished_piece(project)
+    factory.write_slot(project)
+    response = api(factory.person(project, role=role)).post(ADDRESS, {"kinds": [kind]})
+    assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+
+
+def test_what_waits_for_oneself_comes_first_or_by_its_id(api) -> None:
+    project = factory.project(slug="field")
+    user = factory.trainer(project)
+    factory.write_slot(project, priority=-9)
+    first, second = (factory.write_slot(project, reserved_for=user) for _ in range(2))
+    client = api(user)
+    assert client.post(ADDRESS, {"kinds": ["write"], "reserved": second.pk}).json()["id"] == second.pk
+    client.post(f"/api/v1/assignments/{second.pk}/skip/", {"reason": "other"})
+    assert client.post(ADDRESS, {"kinds": ["write"]}).json()["id"] == first.pk
+    response = api(factory.trainer(project)).post(ADDRESS, {"kinds": ["write"], "reserved": first.pk})
+    assert (response.status_code, response.json()["code"]) == (404, "nothing_left")

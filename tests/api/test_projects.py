@@ -15,8 +15,8 @@ def test_lists_the_projects_of_the_caller_by_name(api) -> None:
     user = factory.trainer(later)
     user.memberships.create(project=sooner)
     assert api(user).get("/api/v1/projects/").json() == [
-        {"slug": "a", "name": "Ant", "kinds": ["rank", "chat"], "iteration": None},
-        {"slug": "b", "name": "Zebra", "kinds": ["rank", "chat"], "iteration": 1},
+        {"slug": "a", "name": "Ant", "kinds": ["rank", "chat", "write"], "iteration": None},
+        {"slug": "b", "name": "Zebra", "kinds": ["rank", "chat", "write"], "iteration": 1},
     ]
 
 
@@ -27,7 +27,7 @@ def test_one_has_its_newest_guidelines(api) -> None:
     assert api(factory.trainer(project)).get("/api/v1/projects/field/").json() == {
         "slug": "field",
         "name": "Field",
-        "kinds": ["rank", "chat"],
+        "kinds": ["rank", "chat", "write"],
         "iteration": None,
         "guidelines": {"number": 2, "text": "Be *kind*."},
     }
