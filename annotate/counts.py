@@ -11,10 +11,13 @@ from annotate.models import (
     Conversation,
     GenerationRequest,
     Iteration,
+    Message,
     Project,
     Prompt,
     Ranking,
 )
+
+SIDES = ("user", "assistant")
 
 
 def of_projects(slug: str | None = None) -> list[dict]:
@@ -50,6 +53,9 @@ def _iterations() -> dict[int, list[dict]]:
             "number": iteration.number,
             "state": iteration.state,
             "conversations": _none_yet(Conversation.State),
+            "written": _none_yet(Conversation.ReviewState),
+            "messages": {role: _none_yet(Message.Source) for role in SIDES},
+            "suggestions": {"asked": 0, "sampled": 0, "taken": 0, "edited": 0},
             "comparisons": _none_yet(Comparison.State),
             "assignments": {kind: _none_yet(Assignment.State) for kind in Assignment.Kind.values},
             "requests": {purpose: _none_yet(GenerationRequest.State) for purpose in GenerationRequest.Purpose.values},
@@ -57,6 +63,10 @@ def _iterations() -> dict[int, list[dict]]:
         }
     for pk, state, count in _counted(Conversation.objects, "iteration_id", "state"):
         found[pk]["conversations"][state] = count
+    finished = Conversation.objects.filter(kind=Conversation.Kind.WRITE, state=Conversation.State.FINISHED)
+    for pk, state, count in _counted(finished, "iteration_id", "review_state"):
+        found[pk]["written"][state] = count
+    _count_messages(found)
     for pk, state, count in _counted(Comparison.objects, "iteration_id", "state"):
         found[pk]["comparisons"][state] = count
     for pk, kind, state, count in _counted(Assignment.objects, "iteration_id", "kind", "state"):
@@ -73,6 +83,24 @@ def _iterations() -> dict[int, list[dict]]:
     for counts in found.values():
         by_project.setdefault(counts.pop("project_id"), []).append(counts)
     return by_project
+
+
+def _count_messages(found: dict[int, dict]) -> None:
+    """Where the turns of finished written conversations came from, and what became of the suggestions asked for."""
+    turns = Message.objects.filter(
+        conversation__kind=Conversation.Kind.WRITE, conversation__state=Conversation.State.FINISHED, role__in=SIDES
+    ).annotate(suggested=Q(completion__isnull=False))
+    for pk, role, source, suggested, count in _counted(
+        turns, "conversation__iteration_id", "role", "source", "suggested"
+    ):
+        found[pk]["messages"][role][source] += count
+        if suggested and source in ("taken", "edited"):
+            found[pk]["suggestions"][source] += count
+    asked = GenerationRequest.objects.filter(purpose=GenerationRequest.Purpose.SUGGESTION)
+    rows = asked.order_by().values("conversation__iteration_id")
+    rows = rows.annotate(asked=Count("id", distinct=True), sampled=Count("completions"))
+    for pk, asked, sampled in rows.values_list("conversation__iteration_id", "asked", "sampled"):
+        found[pk]["suggestions"] |= {"asked": asked, "sampled": sampled}
 
 
 def _none_yet(states) -> dict[str, int]:
@@ -93,13 +121,15 @@ def _people() -> dict[int, list[dict]]:
         .annotate(
             chats=Count("id", done & Q(kind=Assignment.Kind.CHAT)),
             rankings=Count("id", done & Q(kind=Assignment.Kind.RANK)),
+            written=Count("id", done & Q(kind=Assignment.Kind.WRITE)),
+            reviews=Count("id", done & Q(kind=Assignment.Kind.REVIEW)),
             held=Count("id", Q(state=Assignment.State.HELD)),
             skipped=Count("id", Q(state=Assignment.State.SKIPPED)),
             expired=Count("id", Q(state=Assignment.State.EXPIRED)),
             surplus=Count("id", Q(state=Assignment.State.SURPLUS)),
             seconds=Sum("active_seconds"),
         )
-        .order_by("-chats", "-rankings", "trainer__email")
+        .order_by("-chats", "-rankings", "-written", "-reviews", "trainer__email")
     )
     by_project: dict[int, list[dict]] = {}
     for row in rows:

@@ -36,6 +36,10 @@ def _lines(project: dict) -> Iterator[str]:
     for iteration in project["iterations"]:
         yield f"  iteration {iteration['number']}, {iteration['state']}"
         yield f"    conversations  {_told(iteration['conversations'])}"
+        yield f"    written        {_told(_reviewed(iteration['written']))}"
+        for role, sources in iteration["messages"].items():
+            yield f"    {f'as {role}':<14} {_told(sources)}"
+        yield f"    suggestions    {_told(iteration['suggestions'])}"
         yield f"    comparisons    {_told(iteration['comparisons'])}"
         for kind, states in iteration["assignments"].items():
             yield f"    {f'{kind} slots':<14} {_told(states)}"
@@ -46,6 +50,11 @@ def _lines(project: dict) -> Iterator[str]:
         email, seconds = person["email"], person["seconds"]
         numbers = {name: count for name, count in person.items() if name not in ("email", "seconds")}
         yield f"  {email}: {_told(numbers)}; {seconds / 3600:.1f} hours at work"
+
+
+def _reviewed(states: dict[str, int]) -> dict[str, int]:
+    words = {"none": "not to be reviewed", "wanted": "to be reviewed"}
+    return {words.get(state, state): count for state, count in states.items()}
 
 
 def _told(numbers: dict[str, int]) -> str:
