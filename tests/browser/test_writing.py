@@ -141,6 +141,53 @@ def test_a_piece_is_written_returned_mended_approved_and_exported(
     check_export(running, slug, tmp_path / "messages", taken)
 
 
+def test_a_save_whose_answer_was_lost_is_no_other_tabs(open_page, own_project):
+    _, link = own_project(pieces=1)
+    page = open_page(link)
+    offer(page, "Write").click()
+    box(page).wait_for()
+    page.wait_for_load_state()
+    lost = []
+
+    def lose_the_answer(route) -> None:
+        route.fetch()
+        lost.append(True)
+        route.abort()
+
+    page.route("**/draft/", lose_the_answer, times=1)
+    write(page, "How do I")
+    site.wait_until(lambda: page.wait_for_timeout(100) or lost)
+    expect(page.locator("[data-saved]")).to_contain_text("No connection")
+    write(page, " boil an egg?")
+    wait_until_saved(page)
+    expect(page.locator("[data-notices]")).to_be_empty()
+
+    # Another tab is told of, and takes over what is saved here; where both have typed, somebody has to choose.
+    other = page.context.new_page()
+    other.goto(page.url)
+    box(other).wait_for()
+    other.wait_for_load_state()
+    expect(page.get_by_text("Also open in another tab")).to_be_visible()
+    write(page, " Or two?")
+    wait_until_saved(page)
+    expect(box(other)).to_have_value("How do I boil an egg? Or two?")
+    other.context.set_offline(True)
+    write(page, " Here.")
+    write(other, " There.")
+    other.context.set_offline(False)
+    site.wait_until(lambda: page.wait_for_timeout(100) or asked(page) or asked(other))
+    one = page if asked(page) else other
+    one.get_by_role("button", name="Keep mine").click()
+    wait_until_saved(one)
+    assert box(one).input_value().endswith("Here." if one is page else "There.")
+    assert not asked(one)
+
+
+def asked(page: Page) -> bool:
+    """Whether the page asks which of two drafts to keep."""
+    return page.get_by_role("button", name="Keep mine").count() > 0
+
+
 def check_export(running, slug: str, out, taken: str) -> None:
     """The export has where every turn came from."""
     running.manage("export", "demonstrations", "--project", slug, "--format", "messages", "--out", str(out))

@@ -6,6 +6,15 @@ import { Away, Refused, beacon, post } from "./send.js";
 
 const PAUSE = 2000;
 const RETRY = 5000;
+const MOST_TRIED = 20;
+
+/* The server keeps keys in an order of its own. */
+const sorted = (value) => {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
+};
+const alike = (one, other) => JSON.stringify(sorted(JSON.parse(one))) === JSON.stringify(sorted(JSON.parse(other)));
 
 export class Draft {
   /** task: the element with data-draft-url, data-keep-url, data-version, data-key, data-seat and data-lease.
@@ -17,6 +26,8 @@ export class Draft {
     this.version = Number(task.dataset.version);
     this.key = `bothsides:${task.dataset.key}`;
     this.saved = sign(read());
+    // What was sent and not answered: the server may have it all the same.
+    this.tried = new Set();
     this.leaving = () => this.leave();
     this.online = () => this.save();
     addEventListener("pagehide", this.leaving);
@@ -73,10 +84,13 @@ export class Draft {
     const now = this.sign(draft);
     if (now === this.saved) return;
     this.saving = true;
+    this.tried.add(now);
+    if (this.tried.size > MOST_TRIED) this.tried.delete(this.tried.values().next().value);
     try {
       const answer = await this.send(draft);
       this.adopt(answer.version, now);
-      this.restored();
+      if (this.now === now) this.restored();
+      else this.trouble = false;
       this.tell("saved", { version: answer.version, draft });
     } catch (error) {
       this.failed(error);
@@ -125,6 +139,7 @@ export class Draft {
   adopt(version, text) {
     this.version = version;
     this.saved = text;
+    this.tried.clear();
     if (this.now !== text) {
       this.changed();
       return;
@@ -145,12 +160,22 @@ export class Draft {
       this.timer = setTimeout(() => this.save(), RETRY);
     } else if (this.tabs && error instanceof Refused && (error.status === 401 || error.answer.code === "too_old")) {
       this.signedOut();
+    } else if (error instanceof Refused && error.answer.code === "draft_conflict" && this.own(error.answer.current)) {
+      this.adopt(error.answer.version, this.own(error.answer.current));
+      if (this.saved === this.now) this.restored();
+      else this.again = true;
     } else if (error instanceof Refused && error.answer.code === "draft_conflict") {
       this.conflict = error.answer;
       this.choose(error.message, error.answer.current, "Use the newer one", "Keep mine");
     } else {
       this.say(error.message, true);
     }
+  }
+
+  /** What of this page the server has: a save whose answer was lost, or the last word before a reload; else undefined. */
+  own(current) {
+    const there = this.sign(current);
+    return [this.now, ...this.tried].find((mine) => alike(there, mine));
   }
 
   /** The session is over. Somebody signs in again in another tab, and comes back to what is here. */
