@@ -24,8 +24,8 @@ def render_suggestion(
 
     A user's turn is left open at the end (USERS_TURN) for the model to write as the user, where its chat template
     would put the user's words. Of all ways that were measured on the demo model only this one gave what people
-    write: 3 % of its texts sound like an assistant, where a model that is told to play the user, or to write their
-    next message, does so in 20 to 47 %. `topic` is what the user wants to talk about, where they say the first words.
+    write: none of its texts sounded like an assistant, where of a model that is told to play the user, or to write
+    their next message, 15 to 60 % did. `topic` is what the user wants to talk about, where theirs are the first words.
     """
     system, turns = messages[0]["content"], _merged(messages[1:])
     if turns and turns[0]["role"] == "assistant":
@@ -39,7 +39,7 @@ def render_suggestion(
     if not turns or turns[-1]["role"] == "assistant":
         turns = [*turns, _message("user", GO_ON if turns else BEGIN)]
     if hint:
-        system += f"\n\nYour next message: {hint}"
+        system += f"\n\nMake your next answer {hint.rstrip('. ')}."
     return [_message("system", system), *turns]
 
 
@@ -58,7 +58,6 @@ def play_the_user(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     The roles are swapped, so that the model plays the user; the second best of what was measured.
     """
     system, turns = messages[0]["content"], messages[1:-1]
-    # What was added to the project's own message says what is wanted; what the assistant was told helps the user too.
     swapped = [_message(OTHER[turn["role"]], turn["content"]) for turn in turns]
     swapped = [_message("user", GREETING), *swapped]
     if swapped[-1]["role"] == "assistant":

@@ -29,7 +29,7 @@ def test_for_the_user_their_turn_is_left_open():
 
 
 @pytest.mark.parametrize(
-    ("role", "line"), [("user", "The user's next message: shorter"), ("assistant", "Your next message: shorter")]
+    ("role", "line"), [("user", "The user's next message: shorter"), ("assistant", "Make your next answer shorter.")]
 )
 def test_a_hint_is_said_at_the_end_of_the_system_message(role, line):
     plain = render_suggestion(conversation("uau"), role=role, hint="")
