@@ -121,6 +121,7 @@ def test_a_little_changed_is_like_and_another_text_is_not():
     assert likeness.likeness(OPENING, REPLY) < 0.1
 
 
+@pytest.mark.slow
 def test_near_duplicates_share_a_key():
     """Of texts a little more alike than LIKE, all but one in a hundred; of unrelated ones none."""
     found = tried = 0
@@ -163,6 +164,7 @@ def test_distance_of_long_and_different_texts_is_near_and_never_too_small(length
     assert exact <= likeness.distance(a, b) <= min(1, exact + 0.05)
 
 
+@pytest.mark.slow
 def test_distance_takes_a_bounded_time():
     draw = random.Random(1)
     a, b = ("".join(chr(draw.randrange(0x4E00, 0x9FFF)) for _ in range(50_000)) for _ in "ab")

@@ -10,7 +10,7 @@ from annotate.models import Assignment, Message
 from tests import factory
 from tests.trainers_ui.test_scripts_manuscript import SUGGESTIONS, Desk, step
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 steps = st.lists(step, max_size=15)
 
