@@ -204,7 +204,7 @@ def test_whom_a_slot_waits_for_is_listed(admin_client, project) -> None:
     piece = factory.finished_piece(project, author)
     factory.review_of(piece, verdict="returned")
     text = admin_client.get(list_of(Assignment), {"q": author.email}).content.decode()
-    assert f"{author}, until" in text
+    assert text.count(str(author)) >= 2
     assert page_of(piece) in text
 
 

@@ -151,6 +151,16 @@ def test_refusals_keep_what_was_typed(browser, html, task, sent, why):
     assert why in refused.json()["error"]
 
 
+def test_what_was_not_edited_is_not_taken_for_an_edit(browser, html, project, reviewer):
+    turns = [factory.written_turn("user", "One\n\ntwo"), factory.written_turn("assistant", "Three.")]
+    task = factory.held(factory.finished_piece(project, None, *turns).slots.get(), reviewer)
+
+    page = browser(reviewer).post(verdict_of(task), {"verdict": "returned", "text-1": "One\r\n\r\ntwo"})
+
+    assert page.status_code == 422
+    assert "data-edit open" not in html(page)
+
+
 def test_twice(browser, html, task):
     client = browser(task.trainer)
     client.post(verdict_of(task), {"verdict": "approved"})

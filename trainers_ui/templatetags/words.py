@@ -129,7 +129,7 @@ def review_word(piece) -> str:
     if hasattr(piece, "made_by_review"):
         return "a reviewer's edit"
     said = {"none": "not drawn", "wanted": "to be reviewed"}.get(piece.review_state, piece.review_state)
-    return f"{said}, replaced since" if piece.superseded else said
+    return f"{said}, replaced" if piece.superseded else said
 
 
 def _verdict(row) -> str:

@@ -101,7 +101,8 @@ def before(conversation, messages: list) -> dict | None:
     if older is None:
         return None
     review = reviews.standing(older)
-    comments = said_in(review)["comments"]
+    # What was said of an approved one asked for nothing.
+    comments = said_in(review)["comments"] if review and review.verdict == "returned" else {}
     pairs = changes.aligned(list(older.messages.order_by("position")), messages)
     return {
         "conversation": older,
@@ -154,7 +155,12 @@ def verdict(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _by_position(posted, prefix: str) -> dict[str, str]:
-    return {name.removeprefix(prefix): text for name, text in posted.items() if name.startswith(prefix)}
+    """Texts by what follows in the names of their fields. Browsers send line ends of their own."""
+    return {
+        name.removeprefix(prefix): text.replace("\r\n", "\n")
+        for name, text in posted.items()
+        if name.startswith(prefix)
+    }
 
 
 def _numbered(texts: dict[str, str]) -> dict[int, str]:

@@ -82,6 +82,7 @@ class ReviewTask extends HTMLElement {
   }
 
   typed() {
+    this.querySelector("[data-notices] > [data-said]")?.remove();
     this.show();
     this.draft.changed();
   }
@@ -117,6 +118,7 @@ class ReviewTask extends HTMLElement {
   notice(text) {
     const notice = document.createElement("p");
     notice.className = "notice";
+    notice.dataset.said = "";
     notice.setAttribute("role", "alert");
     notice.textContent = text;
     const place = this.querySelector("[data-notices]");
