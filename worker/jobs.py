@@ -58,9 +58,11 @@ class Job:
         now = round((time.monotonic() - self.claimed_at) * 1000)
         if text.first_token_ms is None:
             text.first_token_ms = now
+        # The record keeps no NUL, and the page shows what the record will keep.
+        words = chunk.text.replace("\x00", "")
         # A first token may be half a character, of which nothing can be shown yet.
-        begins = bool(chunk.text) and not text.text
-        text.text += chunk.text
+        begins = bool(words) and not text.text
+        text.text += words
         text.prompt_tokens, text.completion_tokens = chunk.prompt_tokens, chunk.completion_tokens
         if chunk.finish:
             text.finish, text.total_ms = chunk.finish, now

@@ -270,3 +270,11 @@ def test_half_a_character_is_no_first_word(endless):
     assert piece(job, 2, "é")
     assert not piece(job, 2, "t")
     assert piece(job, 2, "é", "length")
+
+
+def test_the_page_is_shown_no_nul_as_the_record_keeps_none(endless):
+    job = job_of_three(endless)
+    assert not piece(job, 0, "\x00")
+    piece(job, 0, "a\x00b", "stop")
+    assert shown([event for event in job.news() if event["index"] == 0]) == "ab"
+    assert job.sampled()[0].text == "ab"
