@@ -131,6 +131,66 @@ def chats(project: Project, count: int, *, turns: int) -> None:
         )
 
 
+PIECES = """
+WITH conversation AS (
+    INSERT INTO annotate_conversation
+        (project_id, iteration_id, kind, state, trainer_id, family, created_at, finished_at)
+    SELECT %(project)s, %(iteration)s, 'write', 'finished', %(author)s, md5(number::text), now(), now()
+    FROM generate_series(1, %(count)s) number RETURNING id
+), asked AS (
+    INSERT INTO annotate_generationrequest
+        (project_id, policy_id, purpose, urgency, conversation_id, position, messages, template_hash, n, sampling,
+         hint, state, attempt, claimed_by, stop_asked, reason, created_at, ended_at)
+    SELECT %(project)s, %(policy)s, 'suggestion', 1, id, 2, '[]', repeat('0', 64), 2,
+        '{"max_new_tokens": 256, "temperature": 0.8, "top_p": 0.95, "top_k": 0}', 'shorter', 'done', 1, '', false, '',
+        now(), now()
+    FROM conversation RETURNING id, conversation_id
+), drawn AS (
+    INSERT INTO annotate_completion
+        (request_id, index, kind, text, finish_reason, prompt_tokens, completion_tokens, rejected, created_at)
+    SELECT id, number, 'sampled', 'Suggestion ' || number || ' ' || repeat('with some more words ', 10), 'stop', 10, 10,
+        '', now()
+    FROM asked, generate_series(0, 1) number RETURNING id, request_id, index
+), suggested AS (
+    SELECT asked.conversation_id, min(drawn.id) FILTER (WHERE index = 0) AS taken,
+        min(drawn.id) FILTER (WHERE index = 1) AS passed
+    FROM drawn JOIN asked ON asked.id = drawn.request_id GROUP BY 1
+)
+INSERT INTO annotate_message
+    (conversation_id, position, role, text, source, completion_id, edit_distance, passed, active_seconds, typed,
+     created_at)
+SELECT id, 0, 'system', 'Be helpful.', 'written', NULL::bigint, NULL::float, '{}'::bigint[], 0, 0, now()
+FROM conversation
+UNION ALL
+SELECT id, 1, 'user', 'Question ' || id, 'written', NULL, NULL, '{}', 20, 15, now() FROM conversation
+UNION ALL
+SELECT conversation_id, 2, 'assistant', 'Answer ' || repeat('with some more words ', 10), 'edited', taken, 0.1,
+    ARRAY[passed], 40, 30, now()
+FROM suggested
+UNION ALL
+SELECT id, 3, 'user', 'And then?', 'written', NULL, NULL, '{}', 5, 9, now() FROM conversation
+UNION ALL
+SELECT id, 4, 'assistant', repeat('What a person wrote. ', 10), 'written', NULL, NULL, '{}', 60, 210, now()
+FROM conversation
+"""
+
+
+def pieces(project: Project, count: int) -> None:
+    """`count` finished written conversations of four turns, one edited from one of two suggestions."""
+    iteration = factory.current(project)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            PIECES,
+            {
+                "project": project.pk,
+                "iteration": iteration.pk,
+                "policy": iteration.reply_policy_id,
+                "author": factory.trainer(project).pk,
+                "count": count,
+            },
+        )
+
+
 def analyze() -> None:
     """Let the planner know what is there, as autovacuum would."""
     with connection.cursor() as cursor:

@@ -3,13 +3,16 @@
 `messages` holds everything, a line a conversation; `prompt_completion` is made from it, a line a turn of the assistant.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
 from django.db import connection
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet, TextField
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from annotate import demonstrations, derive
@@ -129,9 +132,14 @@ def whole_rows(found: QuerySet[Conversation]) -> Iterator[dict]:
             yield row | {"said": said[pk], "completions": completions, "review": reviews.get(pk)}
 
 
+def _among(ids: Iterable[int]) -> RawSQL:
+    """The ids as one parameter; a list of hundreds would be written out and read again at every query."""
+    return RawSQL("SELECT unnest(%s::bigint[])", [list(ids)])
+
+
 def _said(ids: list[int]) -> dict[int, list[dict]]:
     said: dict[int, list[dict]] = {pk: [] for pk in ids}
-    messages = Message.objects.filter(conversation__in=ids).order_by("conversation_id", "position")
+    messages = Message.objects.filter(conversation__in=_among(ids)).order_by("conversation_id", "position")
     counted = ("edit_distance", "active_seconds", "typed", "pasted", "taken")
     for message in messages.values(
         "conversation_id", "position", "role", "text", "source", "completion_id", "passed", *counted
@@ -141,14 +149,14 @@ def _said(ids: list[int]) -> dict[int, list[dict]]:
 
 
 def _completions(ids: Iterable[int]) -> dict[int, dict]:
-    found = Completion.objects.filter(pk__in=list(ids)).order_by()
+    found = Completion.objects.filter(pk__in=_among(ids)).order_by()
     rows = found.values(
         "id",
         "text",
         "seed",
         "finish_reason",
         policy_id=F("request__policy_id"),
-        sampling=F("request__sampling"),
+        sampling=Cast("request__sampling", TextField()),
         template_hash=F("request__template_hash"),
         hint=F("request__hint"),
     )
@@ -158,7 +166,9 @@ def _completions(ids: Iterable[int]) -> dict[int, dict]:
 def _reviews(ids: list[int]) -> dict[int, tuple[int, int]]:
     """By conversation its review and reviewer: the verdict on it, else the one with which a reviewer made it."""
     found: dict[int, tuple[int, int]] = {}
-    verdicts = Review.objects.filter(Q(conversation__in=ids) | Q(edit__in=ids), current=True).order_by("id")
+    verdicts = Review.objects.filter(Q(conversation__in=_among(ids)) | Q(edit__in=_among(ids)), current=True).order_by(
+        "id"
+    )
     for pk, reviewer, judged, made in verdicts.values_list("id", "reviewer_id", "conversation_id", "edit_id"):
         found[judged] = (pk, reviewer)
         found.setdefault(made, (pk, reviewer))
@@ -174,6 +184,7 @@ class Renderer:
         rounds = Iteration.objects.filter(project=project).values_list("id", "number", "guidelines__number")
         self.rounds = {pk: (number, guidelines) for pk, number, guidelines in rounds}
         self.pseudonyms: dict[int, str] = {}
+        self.samplings: dict[str, dict] = {}
 
     def messages(self, row: dict) -> dict:
         """The line of a row of `whole_rows` in the format `messages`."""
@@ -210,7 +221,7 @@ class Renderer:
             "policy": self.policies[completion["policy_id"]] if suggested else None,
             "completion_id": message["completion_id"],
             "seed": completion["seed"] if suggested else None,
-            "sampling": {name: completion["sampling"].get(name) for name in shapes.SAMPLING} if suggested else None,
+            "sampling": self._sampling(completion["sampling"]) if suggested else None,
             "template_hash": completion["template_hash"] if suggested else None,
             "finish_reason": completion["finish_reason"] if suggested else None,
             "suggestion": completion["text"] if suggested else None,
@@ -224,6 +235,12 @@ class Renderer:
                 {"completion_id": pk, "text": completions[pk]["text"]} for pk in message["passed"] if pk in completions
             ],
         }
+
+    def _sampling(self, text: str) -> dict:
+        if text not in self.samplings:
+            sampling = json.loads(text)
+            self.samplings[text] = {name: sampling.get(name) for name in shapes.SAMPLING}
+        return self.samplings[text]
 
     def _pseudonym(self, user_id: int) -> str:
         if user_id not in self.pseudonyms:

@@ -4,7 +4,8 @@ so that the same query over the same record gives the same bytes."""
 import hashlib
 import json
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 
@@ -75,7 +76,7 @@ class WrittenTally:
     by_source: Counter = field(default_factory=Counter)
     by_review_state: Counter = field(default_factory=Counter)
     by_split: dict[str, Counter] = field(default_factory=dict)
-    turns_by_source: dict[str, Counter] = field(default_factory=dict)
+    turns_by_source: defaultdict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
     left_out: dict[str, int] = field(default_factory=dict)
     iterations: set[int] = field(default_factory=set)
     policies: set[str] = field(default_factory=set)
@@ -87,17 +88,23 @@ class WrittenTally:
         self.last_conversation = line["conversation_id"]
         self.conversations += new
         self.by_review_state[line["review_state"]] += 1
-        self.by_split.setdefault(line["split"], Counter()).update(rows=1, conversations=int(new))
+        split = self.by_split.get(line["split"])
+        if split is None:
+            split = self.by_split[line["split"]] = Counter(rows=0, conversations=0)
+        split["rows"] += 1
+        split["conversations"] += new
         self.iterations.add(line["iteration"])
         answered = set()
         for role, turn in _turns(line):
+            source = turn["source"]
             if role == "assistant":
-                answered.add(turn["source"])
+                answered.add(source)
             if role != "system":
-                self.turns_by_source.setdefault(role, Counter())[turn["source"]] += 1
+                self.turns_by_source[role][source] += 1
             if turn["policy"] is not None:
                 self.policies.add(turn["policy"])
-        self.by_source.update(answered)
+        for source in answered:
+            self.by_source[source] += 1
 
     def as_json(self, format: str) -> dict:
         """The counts of the manifest; what was left out is known to the record only."""
@@ -112,10 +119,12 @@ class WrittenTally:
         }
 
 
-def _turns(line: dict) -> list[tuple[str, dict]]:
+def _turns(line: dict) -> Iterator[tuple[str, dict]]:
     if "turn" in line:
-        return [("assistant", line["turn"])]
-    return [(message["role"], turn) for message, turn in zip(line["messages"], line["turns"], strict=True)]
+        yield "assistant", line["turn"]
+        return
+    for message, turn in zip(line["messages"], line["turns"], strict=True):
+        yield message["role"], turn
 
 
 def _sorted(counts: Counter) -> dict[str, int]:

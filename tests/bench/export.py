@@ -1,24 +1,28 @@
-"""Export of comparisons, beside a server-side cursor and `json.dumps` of the same rows in the same process.
+"""Exports, each beside a server-side cursor and `json.dumps` of the same rows in the same process.
 
-BENCH_RANKINGS says of how many rankings; each has five strict pairs.
+BENCH_RANKINGS says of how many rankings, each with five strict pairs. BENCH_PIECES says of how many written
+conversations, each of four turns, with one suggestion edited and one passed.
 """
 
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from itertools import combinations
+from contextlib import contextmanager
+from itertools import combinations, groupby
+from operator import itemgetter
 
 import psutil
 import psycopg
 from django.db import connection
 from psycopg.rows import dict_row
 
-from annotate.datasets import comparisons, snapshots
-from annotate.models import Project
+from annotate.datasets import comparisons, demonstrations, snapshots
+from annotate.models import Conversation, Project
 from tests import bulk, factory
 
 RANKINGS = int(os.environ.get("BENCH_RANKINGS", "50000"))
+PIECES = int(os.environ.get("BENCH_PIECES", "100000"))
 OVERLAP = 4
 
 RANK = """
@@ -57,15 +61,22 @@ def ranked_project(rankings: int) -> Project:
     return project
 
 
+@contextmanager
+def bare_cursor() -> Iterator[psycopg.ServerCursor]:
+    """A server-side cursor of psycopg's own, on a connection of its own."""
+    parts = connection.get_connection_params()
+    parts = {name: parts[name] for name in ("dbname", "user", "password", "host", "port") if parts.get(name)}
+    with psycopg.connect(**parts) as bare, bare.cursor(name="floor", row_factory=dict_row) as cursor:
+        cursor.itersize = 2000
+        yield cursor
+
+
 def floor(project: Project, format: str) -> float:
     """Seconds for the same rows through a cursor of psycopg's own, each dumped and thrown away."""
     rows = comparisons.whole_rows(comparisons.rankings(project=project, filters=comparisons.Filters()))
     sql, given = rows.query.sql_with_params()
-    parts = connection.get_connection_params()
-    parts = {name: parts[name] for name in ("dbname", "user", "password", "host", "port") if parts.get(name)}
     start = time.perf_counter()
-    with psycopg.connect(**parts) as bare, bare.cursor(name="floor", row_factory=dict_row) as cursor:
-        cursor.itersize = 2000
+    with bare_cursor() as cursor:
         cursor.execute(sql, given)
         for row in cursor:
             if format == "ranked":
@@ -78,7 +89,42 @@ def floor(project: Project, format: str) -> float:
     return time.perf_counter() - start
 
 
-def ours(project: Project, format: str) -> tuple[float, int]:
+WRITTEN = """
+SELECT conversation.id AS conversation_id, conversation.trainer_id, conversation.family, conversation.review_state,
+    conversation.finished_at::text, message.position, message.role, message.text AS content, message.source,
+    message.completion_id, message.edit_distance, message.active_seconds, message.typed, message.pasted, message.taken,
+    completion.text AS suggestion, completion.seed, completion.finish_reason, request.policy_id, request.sampling,
+    request.hint, request.template_hash,
+    (SELECT array_agg(passed.text) FROM annotate_completion passed WHERE passed.id = ANY(message.passed)) AS passed
+FROM annotate_conversation conversation
+JOIN annotate_message message ON message.conversation_id = conversation.id
+LEFT JOIN annotate_completion completion ON completion.id = message.completion_id
+LEFT JOIN annotate_generationrequest request ON request.id = completion.request_id
+WHERE conversation.project_id = %s AND conversation.kind = 'write' AND conversation.state = 'finished'
+ORDER BY conversation.id, message.position
+"""
+
+
+def written_floor(project: Project, format: str) -> float:
+    """Seconds of reading all that belongs to written conversations and making the JSON of each line, nothing more."""
+    wanted = ("role", "content")
+    start = time.perf_counter()
+    with bare_cursor() as cursor:
+        cursor.execute(WRITTEN, [project.pk])
+        for pk, rows in groupby(cursor, itemgetter("conversation_id")):
+            turns = list(rows)
+            messages = [{name: turn[name] for name in wanted} for turn in turns]
+            if format == "messages":
+                json.dumps({"conversation_id": pk, "messages": messages, "turns": turns}, ensure_ascii=False)
+                continue
+            for number, turn in enumerate(turns):
+                if turn["role"] == "assistant":
+                    line = {"prompt": messages[:number], "completion": messages[number : number + 1], "turn": turn}
+                    json.dumps(line, ensure_ascii=False)
+    return time.perf_counter() - start
+
+
+def ours(what: str, project: Project, format: str) -> tuple[float, int]:
     """Seconds of a whole export, and the most memory of the process while it ran, in megabytes."""
     process, peak = psutil.Process(), 0
 
@@ -90,17 +136,28 @@ def ours(project: Project, format: str) -> tuple[float, int]:
             yield row
 
     start = time.perf_counter()
-    snapshots.export_comparisons(project=project, format=format, filters=comparisons.Filters(), progress=watched)
+    filters = {"comparisons": comparisons.Filters(), "demonstrations": demonstrations.Filters()}[what]
+    snapshots.export(snapshots.WHATS[what], project=project, format=format, filters=filters, progress=watched)
     return time.perf_counter() - start, peak // 2**20
 
 
+def told(unit: str, count: int, what: str, format: str, project: Project, bare: float) -> None:
+    """Export and print what it took beside its floor."""
+    seconds, megabytes = ours(what, project, format)
+    print(
+        f"export of {count:,} {unit} as {format}: {seconds:.1f} s, {count / seconds:,.0f} a second, "
+        f"{seconds / bare:.2f} times a cursor and json.dumps ({bare:.1f} s), {megabytes} MB at most"
+    )
+
+
 def main() -> None:
-    """Print rankings a second and memory of each format beside its floor."""
+    """Print rankings and conversations a second and memory of each format beside its floor."""
     project = ranked_project(RANKINGS)
     for format in comparisons.FORMATS:
-        bare = floor(project, format)
-        seconds, megabytes = ours(project, format)
-        print(
-            f"export of {RANKINGS:,} rankings as {format}: {seconds:.1f} s, {RANKINGS / seconds:,.0f} a second, "
-            f"{seconds / bare:.2f} times a cursor and json.dumps ({bare:.1f} s), {megabytes} MB at most"
-        )
+        told("rankings", RANKINGS, "comparisons", format, project, floor(project, format))
+    project = factory.project()
+    bulk.pieces(project, PIECES)
+    bulk.analyze()
+    for format in demonstrations.FORMATS:
+        told("written conversations", PIECES, "demonstrations", format, project, written_floor(project, format))
+    assert Conversation.objects.filter(project=project, exported_at__isnull=False).count() == PIECES
