@@ -277,4 +277,4 @@ def test_the_page_is_shown_no_nul_as_the_record_keeps_none(endless):
     assert not piece(job, 0, "\x00")
     piece(job, 0, "a\x00b", "stop")
     assert shown([event for event in job.news() if event["index"] == 0]) == "ab"
-    assert job.sampled()[0].text == "ab"
+    assert job.texts[0].text == "ab"
