@@ -85,7 +85,9 @@ def request_suggestions(
         assignment=assignment,
         role=role,
         hint=hint,
-        messages=prompts.render_suggestion(messages, role=role, hint=hint),
+        messages=prompts.render_suggestion(
+            messages, role=role, hint=hint, topic="" if conversation.prompt_id else conversation.project.topic
+        ),
         n=n,
         sampling=conversation.iteration.sampling,
     )
@@ -221,6 +223,12 @@ def _store(request: GenerationRequest, sampled: list[Sampled]) -> list[Completio
     )
 
 
+def _lock_conversation(request_id: int) -> None:
+    """Of a reply, before its request, as everybody who talks does: else a stop and a result wait for each other."""
+    talked = Conversation.objects.filter(requests=request_id, requests__purpose=Purpose.REPLY)
+    talked.select_for_update(of=["self"], no_key=True).first()
+
+
 def _place_reply(request: GenerationRequest, completion: Completion) -> None:
     """The reply becomes the conversation's next message, unless the conversation has ended meanwhile."""
     conversation = Conversation.objects.select_for_update(no_key=True).get(pk=request.conversation_id)
@@ -247,6 +255,7 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
         if request.purpose != Purpose.ALTERNATIVES:
             reason = "The model ended before its first word."
             return fail(request_id=request_id, token=token, reason=reason, again=True)
+    _lock_conversation(request_id)
     request = _close(request_id, token, State.DONE, template_hash=template_hash)
     if request is None:
         return False
@@ -261,6 +270,8 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
 @transaction.atomic
 def close_cancelled(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
     """Close a job that a person stopped, with what was written so far (`[]`: nothing). False if not the caller's."""
+    if sampled:
+        _lock_conversation(request_id)
     request = _close(request_id, token, State.CANCELLED, template_hash=template_hash)
     if request is None:
         return False
@@ -292,6 +303,7 @@ def fail(*, request_id: int, token: uuid.UUID, reason: str, again: bool) -> bool
 @transaction.atomic
 def refuse(*, request_id: int, token: uuid.UUID, reason: str) -> bool:
     """The context does not fit the model. A chat's last message goes back to the box. False if not the caller's."""
+    _lock_conversation(request_id)
     request = _close(request_id, token, State.REFUSED, reason=reason)
     if request is None:
         return False

@@ -86,6 +86,18 @@ def test_the_user_can_be_suggested_before_anything_was_said(slot):
     assert (request.position, request.n, request.role) == (1, 1, "user")
 
 
+def test_on_a_blank_page_the_user_is_suggested_something_about_the_topic(project, trainer):
+    project.topic = "Gardens in winter"
+    project.save()
+    asked = {"user": trainer, "role": "user", "before": []}
+    blank = demonstrations.suggest(assignment=factory.held_piece(project, trainer), **asked)
+    assert "Gardens in winter" in blank.messages[0]["content"]
+    projects.add_prompts(project=project, openings=[projects.Opening(EGG)])
+    assignments.skip(assignment=blank.assignment, user=trainer, reason="other")
+    opened = demonstrations.suggest(assignment=factory.held_piece(project, trainer), **asked)
+    assert "Gardens in winter" not in opened.messages[0]["content"]
+
+
 def test_asking_again_stops_what_is_not_there_yet(slot):
     first = demonstrations.suggest(assignment=slot, user=slot.trainer, role="user", before=[])
     second = factory.claimed(demonstrations.suggest(assignment=slot, user=slot.trainer, role="user", before=[]))
