@@ -219,12 +219,15 @@ def skip(*, assignment: Assignment, user: User, reason: str, note: str = "") -> 
     """Pass a held slot on, with a reason. Its comparison does not come back to the same trainer."""
     if reason not in SkipReason.values:
         raise Invalid(f"Choose why you skip: {', '.join(SkipReason.values)}.")
+    if assignment.conversation_id is not None:
+        # Before its slot, as everybody who says or ends something in it: else two tabs wait for each other.
+        conversation = Conversation.objects.select_for_update(no_key=True).get(pk=assignment.conversation_id)
     if not _end(assignment, State.HELD, State.SKIPPED, user=user, skip_reason=reason, skip_note=note[:2000]):
         assignment.refresh_from_db(fields=["state"])
         raise Conflict(f"This task was {assignment.state} already.")
     _replace(assignment, waits=False)
     if assignment.conversation_id is not None:
-        openings.abandon(conversation=assignment.conversation)
+        openings.abandon(conversation=conversation)
 
 
 @transaction.atomic

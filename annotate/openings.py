@@ -128,6 +128,8 @@ def start_blank(*, assignment: Assignment, user: User) -> None:
 @transaction.atomic
 def abandon(*, conversation: Conversation) -> None:
     """Give an open conversation up; a reply that is being written is stopped. Its words stay."""
+    # Before its requests, as everybody who asks for one.
+    conversation = Conversation.objects.select_for_update(no_key=True).get(pk=conversation.pk)
     for pending in generation.pending(conversation):
         generation.stop(request=pending)
     Conversation.objects.filter(pk=conversation.pk, state=Conversation.State.OPEN).update(

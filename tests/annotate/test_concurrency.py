@@ -10,9 +10,9 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
-from annotate import assignments, comparisons, generation, rankings
+from annotate import assignments, comparisons, conversations, demonstrations, generation, openings, rankings
 from annotate.errors import Conflict, NothingLeft
-from annotate.models import Assignment, Comparison, Completion, GenerationRequest, Ranking
+from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Ranking
 from tests import bulk, factory, invariants
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -258,3 +258,62 @@ def test_workers_that_claim_at_once_never_share_a_request():
 
     taken = [pk for mine in in_threads(*[claim] * 4) for pk in mine]
     assert len(taken) == len(set(taken)) == 30
+
+
+@pytest.mark.parametrize("step", ["suggest", "finish"])
+def test_a_piece_that_is_passed_on_in_another_tab_has_ended(monkeypatch, step):
+    project = factory.project(kinds=["write"])
+    slot = factory.held_piece(project)
+    version = factory.save(slot, *(factory.written_turn(*turn) for turn in factory.TURNS))
+    mine = {"assignment": slot, "user": slot.trainer}
+    steps = {
+        "suggest": lambda: demonstrations.suggest(**mine, role="user", before=[]),
+        "finish": lambda: demonstrations.finish(**mine, version=version),
+    }
+    other_tab = Assignment.objects.get(pk=slot.pk)
+
+    def skip():
+        assignments.skip(assignment=other_tab, user=slot.trainer, reason="other")
+
+    def refused():
+        with pytest.raises(Conflict, match="abandoned already"):
+            steps[step]()
+
+    one, two, conduct = one_inside_the_other(monkeypatch, assignments, "_replace", skip, refused)
+    in_threads(one, two, lambda: conduct(wait_for_a_lock))
+    slot.refresh_from_db()
+    assert slot.state == "skipped"
+
+
+def test_a_piece_is_given_up_after_what_is_being_asked(monkeypatch):
+    project = factory.project(kinds=["write"])
+    slot = factory.held_piece(project)
+    asking = {"assignment": slot, "user": slot.trainer, "role": "user", "before": []}
+    demonstrations.suggest(**asking)
+    conversation = Conversation.objects.get()
+    one, two, conduct = one_inside_the_other(
+        monkeypatch,
+        demonstrations,
+        "_stop",
+        lambda: demonstrations.suggest(**asking),
+        lambda: openings.abandon(conversation=conversation),
+    )
+    in_threads(one, two, lambda: conduct(wait_for_a_lock))
+    assert Conversation.objects.get().state == "abandoned"
+    assert not GenerationRequest.objects.filter(state="waiting").exists()
+
+
+def test_a_reply_that_is_stopped_at_its_end_is_there_once(monkeypatch):
+    project = factory.project(kinds=["chat"])
+    slot = factory.held_chat(project, factory.trainer(project))
+    request = factory.claimed(conversations.say(assignment=slot, user=slot.trainer, text="Hello"))
+    one, two, conduct = one_inside_the_other(
+        monkeypatch,
+        generation,
+        "stop",
+        lambda: conversations.stop(assignment=slot, user=slot.trainer),
+        completing(request, "Hi."),
+    )
+    _, completed, _ = in_threads(one, two, lambda: conduct(wait_for_a_lock))
+    assert completed
+    assert slot.conversation.messages.filter(text="Hi.").count() == 1
