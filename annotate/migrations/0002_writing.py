@@ -448,6 +448,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="conversation",
+            index=models.Index(
+                condition=models.Q(("kind", "write"), ("state", "finished")),
+                fields=["project", "review_state", "-id"],
+                name="conversation_written",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="conversation",
             index=django.contrib.postgres.indexes.GinIndex(fastupdate=False, fields=["near"], name="conversation_near"),
         ),
         migrations.AddIndex(

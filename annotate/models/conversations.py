@@ -76,6 +76,11 @@ class Conversation(models.Model):
         ]
         indexes = [
             models.Index(fields=["project", "state", "-id"], name="conversation_listing"),
+            models.Index(
+                fields=["project", "review_state", "-id"],
+                condition=models.Q(kind="write", state="finished"),
+                name="conversation_written",
+            ),
             # Without a list of pending entries: after a large import a look through it would take a second.
             GinIndex(fields=["near"], fastupdate=False, name="conversation_near"),
         ]
