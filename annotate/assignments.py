@@ -266,8 +266,10 @@ def take_place(*, assignment: Assignment, user: User) -> str:
         raise Conflict(f"This task was {current.state} already. Nothing was changed.")
     place = _standing_in(current)
     if current.personal:
-        # Nobody else was ever to have it.
+        # Nobody else was ever to have it; but its trainer may have begun the same revision once more.
+        again = _live_revision(current)
         counts = current.iteration.state != Iteration.State.CLOSED
+        counts = counts and (again is None or _end(again, State.FREE, State.WITHDRAWN))
     else:
         counts = place is not None and _end(place, State.FREE, State.WITHDRAWN)
     state = State.SUBMITTED if counts else State.SURPLUS
@@ -278,8 +280,8 @@ def take_place(*, assignment: Assignment, user: User) -> str:
 def still_count(expired: Iterable[Assignment]) -> set[int]:
     """Which of these expired slots would still count if their work came in now; their ids. See `take_place`.
 
-    Personal ones do while their round goes on, all others while nobody has taken their place. The queries grow with how
-    often one place ran out again, not with the rows.
+    Personal ones do while their round goes on and the same was not begun once more, all others while nobody has taken
+    their place. The queries grow with how often one place ran out again, not with the rows.
     """
     expired = list(expired)
     open_rounds = set(
@@ -287,7 +289,12 @@ def still_count(expired: Iterable[Assignment]) -> set[int]:
         .exclude(state=Iteration.State.CLOSED)
         .values_list("pk", flat=True)
     )
-    counting = {slot.pk for slot in expired if slot.personal and slot.iteration_id in open_rounds}
+    personal = [slot for slot in expired if slot.personal and slot.iteration_id in open_rounds]
+    begun_again = Assignment.objects.filter(
+        subject__in={slot.subject_id for slot in personal}, kind=Kind.WRITE, state__in=[State.HELD, State.SUBMITTED]
+    )
+    taken = set(begun_again.values_list("subject_id", flat=True))
+    counting = {slot.pk for slot in personal if slot.subject_id not in taken}
     first = {slot.pk: slot.pk for slot in expired if not slot.personal}
     while first:
         places = Assignment.objects.filter(replaces__in=first).values_list("pk", "replaces_id", "state")
@@ -295,6 +302,14 @@ def still_count(expired: Iterable[Assignment]) -> set[int]:
         counting |= {slot for _, slot, state in found if state == State.FREE}
         first = {pk: slot for pk, slot, state in found if state not in Assignment.LIVE}
     return counting
+
+
+def _live_revision(assignment: Assignment) -> Assignment | None:
+    """The row in which the same conversation is being revised, or was, if any."""
+    if assignment.subject_id is None:
+        return None
+    live = Assignment.objects.filter(subject=assignment.subject_id, kind=Kind.WRITE, state__in=Assignment.LIVE)
+    return live.first()
 
 
 def _standing_in(assignment: Assignment) -> Assignment | None:

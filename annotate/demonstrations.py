@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from annotate import assignments, conversations, generation, likeness, personal, reviews
@@ -220,6 +220,9 @@ def finish(*, assignment: Assignment, user: User, version: int) -> Conversation:
     another tab has saved since, Conflict when it has ended already or the text of a suggestion is not stored yet.
     """
     conversation = _open(assignment, user, locked=True)
+    if conversation.revises_id is not None:
+        # As a verdict on it does, which may put a reviewer's edit in its place at this moment.
+        Conversation.objects.select_for_update(no_key=True).get(pk=conversation.revises_id)
     saved = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
     if saved.draft_version != version:
         raise DraftConflict(
@@ -247,12 +250,15 @@ def finish(*, assignment: Assignment, user: User, version: int) -> Conversation:
     conversation.state, conversation.finished_at = Conversation.State.FINISHED, timezone.now()
     if not any(turn.opening for turn in turns):
         conversation.prompt = None
+    before = conversation.revises
+    if before is not None and state == Assignment.State.SUBMITTED:
+        reviews.withdraw(conversation=before)
+        # What a reviewer made of it meanwhile is what this one takes the place of, so that not both count.
+        conversation.revises = standing_in(before) or before
     conversation.family = conversations.family(conversation, messages)
     conversation.near = likeness.bands(likeness.whole(message.text for message in messages))
-    conversation.save(update_fields=["state", "finished_at", "prompt", "family", "near"])
+    conversation.save(update_fields=["state", "finished_at", "prompt", "revises", "family", "near"])
     if state == Assignment.State.SUBMITTED:
-        if conversation.revises is not None:
-            reviews.withdraw(conversation=conversation.revises)
         reviews.draw(conversation=conversation)
     return conversation
 
@@ -387,13 +393,7 @@ def _check_revisable(conversation: Conversation, user: User) -> None:
 
 def standing_in(conversation: Conversation) -> Conversation | None:
     """The finished version that stands in the place of this one, if any."""
-    return _superseding(conversation.revisions.all()).order_by("-id").first()
-
-
-def _superseding(revisions: QuerySet[Conversation]) -> QuerySet[Conversation]:
-    """Of these versions, those that take the place of what they revise: finished, and not too late."""
-    late = Q(assignment__state=Assignment.State.SURPLUS)
-    return revisions.filter(state=Conversation.State.FINISHED).exclude(late)
+    return reviews.superseding(conversation.revisions.all()).order_by("-id").first()
 
 
 @transaction.atomic
@@ -430,7 +430,7 @@ def written(project: Project) -> QuerySet[Conversation]:
         project=project, kind=Conversation.Kind.WRITE, state=Conversation.State.FINISHED
     )
     late = Assignment.objects.filter(conversation=OuterRef("pk"), state=Assignment.State.SURPLUS)
-    newer = _superseding(Conversation.objects.filter(revises=OuterRef("pk")))
+    newer = reviews.superseding(Conversation.objects.filter(revises=OuterRef("pk")))
     return found.annotate(superseded=Exists(newer), late=Exists(late))
 
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from annotate import assignments, derive, families, likeness
@@ -70,9 +71,9 @@ def submit(
     """Store a verdict. `comments` and `edits` are texts by the position of a message, the system message being 0.
 
     Approved with edits makes a new conversation that stands in the place of the reviewed one. Returned goes back to
-    its trainer first. Raises Invalid for an unknown verdict or position, for a return that says nothing and for a
-    return with edits; Conflict where the slot was ended before. A verdict that came in too late is kept, and changes
-    nothing.
+    its trainer first. Raises Invalid for an unknown verdict or position, for a return that says nothing, for a return
+    with edits, and for edits of what a newer version has taken the place of; Conflict where the slot was ended before.
+    A verdict that came in too late is kept, and changes nothing.
     """
     if assignment.kind != Assignment.Kind.REVIEW:
         raise Conflict("This task is not a review.")
@@ -89,6 +90,10 @@ def submit(
     changed = _changed(edits or {}, messages)
     _check(verdict, note, said, changed)
     current = assignments.take_place(assignment=assignment, user=user) == Assignment.State.SUBMITTED
+    if current and changed and superseding(conversation.revisions.all()).exists():
+        raise Invalid(
+            "A newer version of this piece was finished meanwhile and is reviewed by itself. Undo your edits here."
+        )
     review = Review.objects.create(
         conversation=conversation,
         assignment=assignment,
@@ -204,7 +209,7 @@ def _give_back(conversation: Conversation) -> None:
     taken_up = Assignment.objects.filter(
         subject=conversation, kind=Assignment.Kind.WRITE, state__in=Assignment.LIVE
     ).exists()
-    if iteration is None or taken_up or conversation.revisions.filter(state=Conversation.State.FINISHED).exists():
+    if iteration is None or taken_up or superseding(conversation.revisions.all()).exists():
         return
     there = Membership.objects.filter(
         project=conversation.project_id, user=conversation.trainer_id, user__is_active=True
@@ -219,6 +224,12 @@ def _give_back(conversation: Conversation) -> None:
         reserved_for_id=conversation.trainer_id if there else None,
         reserved_until=timezone.now() + timedelta(hours=hours) if there else None,
     )
+
+
+def superseding(revisions: QuerySet[Conversation]) -> QuerySet[Conversation]:
+    """Of these versions, those that take the place of what they revise: finished, and not too late."""
+    late = Q(assignment__state=Assignment.State.SURPLUS)
+    return revisions.filter(state=Conversation.State.FINISHED).exclude(late)
 
 
 def standing(conversation: Conversation) -> Review | None:

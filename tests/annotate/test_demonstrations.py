@@ -443,6 +443,34 @@ def test_what_cannot_be_revised(project, trainer):
         demonstrations.revise(conversation=chat, user=trainer)
 
 
+@pytest.mark.parametrize(
+    ("second", "states", "counts"),
+    [
+        ("waits", ["submitted", "withdrawn"], True),
+        ("held", ["surplus", "held"], False),
+        ("finished", ["surplus", "submitted"], False),
+    ],
+)
+def test_a_revision_that_ran_out_and_was_begun_again(project, trainer, second, states, counts):
+    piece = factory.finished_piece(project, trainer)
+    demonstrations.revise(conversation=piece, user=trainer)
+    first = claim(trainer, project)
+    Assignment.objects.filter(pk=first.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    assignments.expire()
+    again = demonstrations.revise(conversation=piece, user=trainer)
+    if second != "waits":
+        again = claim(trainer, project)
+    if second == "finished":
+        factory.finished_piece(project, slot=again)
+    first.refresh_from_db()
+    assert assignments.still_count([first]) == ({first.pk} if counts else set())
+    factory.finished_piece(project, slot=first)
+    first.refresh_from_db()
+    again.refresh_from_db()
+    assert [first.state, again.state] == states
+    assert piece.revisions.exclude(assignment__state="surplus").filter(state="finished").count() == (second != "held")
+
+
 def test_a_closed_round_takes_back_what_waits(project, trainer):
     first = factory.finished_piece(project, trainer)
     waiting = demonstrations.revise(conversation=first, user=trainer)

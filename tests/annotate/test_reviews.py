@@ -239,3 +239,24 @@ def test_a_return_of_what_was_revised_meanwhile_makes_no_second_slot(project, tr
     piece.refresh_from_db()
     assert piece.review_state == "returned"
     assert Conversation.objects.get(revises=piece).review_state == "wanted"
+
+
+def test_an_edit_of_what_was_revised_meanwhile_is_refused(project, trainer, piece, slot, reviewer):
+    demonstrations.revise(conversation=piece, user=trainer)
+    revision = factory.finished_piece(project, slot=assignments.claim(user=trainer, project=project))
+    with pytest.raises(Invalid, match="A newer version of this piece was finished"):
+        reviews.submit(assignment=slot, user=reviewer, verdict="approved", edits={2: "Nine minutes."})
+    reviews.submit(assignment=slot, user=reviewer, verdict="approved")
+    factory.review_of(revision)
+    assert list(demonstrations.counting(project)) == [revision]
+
+
+def test_a_revision_stands_in_the_place_of_what_a_reviewer_made_meanwhile(project, trainer, piece, slot, reviewer):
+    demonstrations.revise(conversation=piece, user=trainer)
+    revising = assignments.claim(user=trainer, project=project)
+    edit = reviews.submit(assignment=slot, user=reviewer, verdict="approved", edits={2: "Nine minutes."}).edit
+    assert list(demonstrations.counting(project)) == [edit]
+    revision = factory.finished_piece(project, slot=revising)
+    assert (revision.revises, revision.review_state) == (edit, "wanted")
+    factory.review_of(revision)
+    assert list(demonstrations.counting(project)) == [revision]
