@@ -142,6 +142,14 @@ def test_finishing_twice(end):
     assert end().status_code == 409
 
 
+def test_looking_back_at_what_is_finished_shows_it(browser, trainer, piece, end):
+    end()
+
+    response = browser(trainer).get(reverse("finish", args=[piece.pk]))
+
+    assert response.headers["Location"] == reverse("work", args=[piece.pk])
+
+
 def test_a_broken_version(end):
     for version in ("", "x", "-1", "9" * 12):
         assert end(version=version).status_code == 422

@@ -387,6 +387,18 @@ def test_what_a_reviewer_said_is_shown(browser, html, project, trainer):
     assert "Hard or soft?" in page
 
 
+def test_what_came_back_leads_to_where_it_is_mended(browser, html, project, trainer):
+    conversation = factory.finished_piece(project, trainer)
+    factory.review_of(conversation, verdict="returned")
+
+    def page() -> str:
+        return html(browser(trainer).get(reverse("work", args=[conversation.assignment.pk])))
+
+    assert f'<a href="{reverse("home")}">It waits for you at home' in page()
+    mending = assignments.claim(user=trainer, project=project, kinds=["write"])
+    assert f'<a href="{reverse("work", args=[mending.pk])}">Go on mending it' in page()
+
+
 def test_a_newer_version_is_named(browser, html, project, trainer):
     conversation = factory.finished_piece(project, trainer)
     factory.review_of(conversation)

@@ -4,10 +4,10 @@ import json
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 
-from annotate import access, demonstrations, likeness, manuscripts, reviews, streams
+from annotate import access, assignments, demonstrations, likeness, manuscripts, reviews, streams
 from annotate.errors import DraftConflict, Invalid, NotFound
 from annotate.models import Completion
 from trainers_ui import rendering
@@ -137,6 +137,7 @@ def _kept(request: HttpRequest, assignment) -> dict:
     else:
         turns = [{"role": turn.role, "text": turn.text, "words": ""} for turn in _manuscript(assignment).kept()]
     finished = bool(messages)
+    came_back = review is not None and review.verdict == "returned"
     return {
         "what": "Written",
         "conversation": conversation,
@@ -145,8 +146,15 @@ def _kept(request: HttpRequest, assignment) -> dict:
         "review": review,
         "comments_on_system": said["comments"].get("0", "") if finished else "",
         "newer": demonstrations.standing_in(conversation) if finished else None,
+        "mending": came_back and conversation.slots.filter(trainer=request.user, state__in=("held", "expired")).first(),
+        "waits": came_back and _reserved(assignment, request.user).exists(),
         "can_revise": finished and demonstrations.can_revise(conversation=conversation, user=request.user),
     }
+
+
+def _reserved(assignment, user):
+    """The slot in which a piece is to be mended, while it waits for this person."""
+    return assignments.reserved_for(user=user, project=assignment.project).filter(subject=assignment.conversation)
 
 
 # --- Steps ---------------------------------------------------------------------------------------------------------
@@ -253,7 +261,9 @@ def finish(request: HttpRequest, pk: int) -> HttpResponse:
     """The last look at the piece as it is saved; with the `version` that was looked at, its end."""
     assignment = _piece(request, pk)
     if request.method != "POST":
-        return _last_look(request, assignment)
+        # Back from what followed its end.
+        ended = assignment.conversation.state != "open"
+        return redirect("work", pk=pk) if ended else _last_look(request, assignment)
     version = _number(request.POST.get("version", ""), "The version of the draft")
     try:
         demonstrations.finish(assignment=assignment, user=request.user, version=version)
