@@ -63,6 +63,7 @@ def test_it_shows_how_each_turn_came_about(browser, html, task, trainer):
     assert "Suggestion, 12 % changed" in page
     assert '<del><span class="unseen">[taken out: </span>five' in page
     assert "1 suggestion shown and not taken" in page
+    assert 'aria-label="How turn 2 came about"' in page
     assert "Fry it &lt;i&gt;gently&lt;/i&gt;." in page
     assert "Suggestion, whole" in page
     assert str(task.iteration.reply_policy) in page
