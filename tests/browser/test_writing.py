@@ -211,3 +211,112 @@ def check_export(running, slug: str, out, taken: str) -> None:
     assert 0 < edited["edit_distance"] < 1
     assert edited["typed"] >= len(" Enjoy it. Five minutes.")
     assert all(turn["active_seconds"] >= 0 for turn in line["turns"])
+
+
+def a_desk(open_page, own_project, running, **fields) -> Page:
+    """The desk of a new piece, in a project with these settings."""
+    slug, link = own_project(pieces=1)
+    if fields:
+        change = f"from annotate.models import Project; Project.objects.filter(slug={slug!r}).update(**{fields!r})"
+        running.manage("shell", "--no-imports", "--command", change)
+    page = open_page(link)
+    offer(page, "Write").click()
+    page.locator("write-task[data-ready]").wait_for()
+    return page
+
+
+def suggest_nothing_yet(page: Page) -> None:
+    """Suggestions can be asked for, and do not come before they are stopped."""
+    asked = {"request": 1, "n": 2, "state": "waiting", "role": "user", "position": 1, "reason": "", "texts": []}
+
+    def stop(route) -> None:
+        asked["state"] = "cancelled"
+        route.fulfill(status=204)
+
+    page.route("**/suggest/", lambda route: route.fulfill(json={"request": 1, "n": 2}))
+    page.route("**/suggestions/", lambda route: route.fulfill(json=asked | {"away": None}))
+    page.route("**/stream?*", lambda route: route.abort())
+    page.route("**/stop/", stop)
+
+
+def test_the_focus_stays_in_the_box_after_a_button_that_goes(open_page, own_project, running):
+    page = a_desk(open_page, own_project, running)
+    write(page, "How do I boil an egg?")
+    page.keyboard.press("Control+Enter")
+
+    branch = turns(page).get_by_role("button", name="Branch from here")
+    branch.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("A copy up to turn 1 waits for you")).to_be_visible()
+    expect(branch).to_be_focused()
+
+    suggest_nothing_yet(page)
+    page.keyboard.press("Alt+a")
+    stop = page.get_by_role("button", name="Stop").first
+    stop.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Stopped before the first word.")).to_be_visible()
+    expect(box(page)).to_be_focused()
+
+
+def test_the_choice_between_two_drafts_is_in_sight_and_leads_back_to_the_box(open_page, own_project, running):
+    page = a_desk(open_page, own_project, running)
+    for _ in range(3):
+        page.keyboard.insert_text("A long turn.\n\n" * 30)
+        page.keyboard.press("Control+Enter")
+    wait_until_saved(page)
+    newer = {"turns": [{"role": "user", "text": "Of another tab."}], "at": 0}
+    conflict = {"error": "Another tab has saved.", "code": "draft_conflict", "current": newer, "version": 99}
+    page.route("**/draft/", lambda route: route.fulfill(status=409, json=conflict))
+    write(page, "Mine.")
+    use = page.get_by_role("button", name="Use the newer one")
+    expect(use).to_be_in_viewport()
+    expect(page.locator("[data-saved]")).to_have_text("Not saved: choose which text to keep")
+
+    page.keyboard.press("Alt+f")
+    expect(page.locator("[data-toast]")).to_contain_text("Choose first")
+    use.focus()
+    page.keyboard.press("Enter")
+    expect(box(page)).to_have_value("Of another tab.")
+    expect(box(page)).to_be_focused()
+
+
+def test_what_is_too_long_is_kept_whole_and_said(open_page, own_project, running):
+    page = a_desk(open_page, own_project, running)
+    page.keyboard.insert_text("wort " * 12_000)
+    expect(page.get_by_text("60,000 characters; a turn may have 50,000.")).to_be_visible()
+    assert len(box(page).input_value()) == 60_000
+    wait_until_saved(page)
+    page.keyboard.press("Control+z")
+    expect(page.get_by_text("a turn may have 50,000.")).to_be_hidden()
+
+
+def test_suggestions_belong_to_one_side_and_undo_leaves_the_focus(open_page, own_project, running):
+    page = a_desk(open_page, own_project, running, turn_shape="free", system_editable=True)
+    suggest_nothing_yet(page)
+    page.keyboard.press("Alt+a")
+    expect(page.locator(".offer")).to_have_count(2)
+    page.keyboard.press("Alt+s")
+    expect(page.get_by_text("The assistant's turn")).to_be_visible()
+    expect(page.locator(".offer")).to_have_count(0)
+
+    page.get_by_text("System message").click()
+    system = page.get_by_label("System message")
+    system.focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Be brief.")
+    page.keyboard.press("Control+z")
+    expect(system).not_to_have_value(re.compile("Be brief"))
+    expect(system).to_be_focused()
+
+
+def test_a_tab_of_a_finished_piece_says_that_it_is_finished(open_page, own_project, running):
+    page = a_desk(open_page, own_project, running)
+    write(page, "How do I boil an egg?")
+    wait_until_saved(page)
+    refused = {"error": "This task was submitted already.", "code": "conflict"}
+    page.route("**/draft/", lambda route: route.fulfill(status=409, json=refused))
+    write(page, " Or two?")
+    page.keyboard.press("Alt+f")
+    expect(page.locator("[data-toast]")).to_have_text("This task was submitted already.")
+    expect(box(page)).to_have_value("How do I boil an egg? Or two?")

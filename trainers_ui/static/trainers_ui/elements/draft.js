@@ -7,6 +7,7 @@ import { Away, Refused, beacon, post } from "./send.js";
 const PAUSE = 2000;
 const RETRY = 5000;
 const MOST_TRIED = 20;
+const HINDERED = "It could not be saved, so it stays here for now. Nothing is lost; try again in a moment.";
 
 /* The server keeps keys in an order of its own. */
 const sorted = (value) => {
@@ -20,9 +21,10 @@ export class Draft {
   /** task: the element with data-draft-url, data-keep-url, data-version, data-key, data-seat and data-lease.
       read() gives the draft; restore(draft) shows one; time is the ActiveTime. sign(draft) is a text that is equal
       where nothing that was written differs. With `tabs` the other tabs of the same task are told of each save, and
-      the page says how long ago the last one was. */
-  constructor(task, { read, restore, time, sign = JSON.stringify, tabs = false }) {
-    Object.assign(this, { task, read, restore, time, sign, tabs });
+      the page says how long ago the last one was. focus() is called when a choice that had the focus is made. */
+  constructor(task, { read, restore, time, sign = JSON.stringify, tabs = false, focus = () => {} }) {
+    Object.assign(this, { task, read, restore, time, sign, tabs, focus });
+    this.hindrance = HINDERED;
     this.version = Number(task.dataset.version);
     this.key = `bothsides:${task.dataset.key}`;
     this.saved = sign(read());
@@ -154,6 +156,7 @@ export class Draft {
   failed(error) {
     if (this.ended) return;
     this.trouble = true;
+    this.hindrance = error instanceof Refused ? error.message : HINDERED;
     if (error instanceof Away) {
       this.say("No connection: kept in this browser, trying again", true);
       clearTimeout(this.timer);
@@ -166,6 +169,8 @@ export class Draft {
       else this.again = true;
     } else if (error instanceof Refused && error.answer.code === "draft_conflict") {
       this.conflict = error.answer;
+      this.hindrance = "Choose first which of the two texts to keep.";
+      this.say("Not saved: choose which text to keep", true);
       this.choose(error.message, error.answer.current, "Use the newer one", "Keep mine");
     } else {
       this.say(error.message, true);
@@ -180,6 +185,7 @@ export class Draft {
 
   /** The session is over. Somebody signs in again in another tab, and comes back to what is here. */
   signedOut() {
+    this.hindrance = "You are signed out: sign in again in another tab, then try again here. Nothing is lost.";
     this.say("Signed out: kept in this browser", true);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.signedIn(), RETRY);
@@ -221,8 +227,10 @@ export class Draft {
       made.addEventListener("click", () => {
         if (this.conflict) this.version = this.conflict.version;
         this.conflict = null;
+        this.trouble = false;
         notice.remove();
         act();
+        this.focus();
       });
       notice.append(made, " ");
     };
@@ -250,7 +258,10 @@ export class Draft {
   notHeld(error) {
     if (!(error instanceof Refused) || error.status !== 409) return;
     clearInterval(this.keeper);
-    this.task.querySelector("[data-expired]")?.removeAttribute("hidden");
+    const notice = this.task.querySelector("[data-expired]");
+    notice?.removeAttribute("hidden");
+    // It stands at the top, where somebody who writes does not look.
+    if (notice) this.task.toast?.(notice.textContent);
   }
 
   // --- Other tabs ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ class ReviewTask extends HTMLElement {
     this.texts = this.turns.filter((turn) => turn.querySelector("[data-edit]"));
     this.original = new Map(this.texts.map((turn) => [turn, turn.querySelector(".raw").textContent]));
     this.time = new ActiveTime(Number(this.dataset.active));
-    this.draft = new Draft(this, { read: () => this.state, restore: (draft) => this.become(draft), time: this.time, tabs: true });
+    this.draft = new Draft(this, { read: () => this.state, restore: (draft) => this.become(draft), time: this.time, tabs: true, focus: () => this.current?.focus({ preventScroll: true }) });
     this.listen();
     this.measure();
     this.show();
@@ -121,9 +121,7 @@ class ReviewTask extends HTMLElement {
     notice.dataset.said = "";
     notice.setAttribute("role", "alert");
     notice.textContent = text;
-    const place = this.querySelector("[data-notices]");
-    place.replaceChildren(notice);
-    place.scrollIntoView({ block: "center" });
+    this.querySelector("[data-notices]").replaceChildren(notice);
   }
 
   // --- Keys ----------------------------------------------------------------------------------------------------

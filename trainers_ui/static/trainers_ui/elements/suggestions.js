@@ -27,9 +27,11 @@ export class Suggestions {
     place.addEventListener("click", (event) => this.click(event));
   }
 
-  /** Those of the open turn. */
+  /** Those of the open turn, for the side that it is on. */
   get now() {
-    return this.of.get(this.task.manuscript.turn.key) ?? null;
+    const { key, role } = this.task.manuscript.turn;
+    const found = this.of.get(key);
+    return found?.role === role ? found : null;
   }
 
   get pending() {
@@ -40,7 +42,7 @@ export class Suggestions {
 
   async ask({ hint = "", n = Number(this.task.dataset.count) } = {}) {
     const { turn, at, before, doc } = this.task.manuscript;
-    const asked = { key: turn.key };
+    const asked = { key: turn.key, role: turn.role };
     this.asked = asked;
     this.asking = true;
     this.close();
@@ -164,13 +166,14 @@ export class Suggestions {
     if (this.watched) this.look();
   }
 
-  /** The open turn is another one: what is still being written for the one before is not wanted any more. */
+  /** The open turn is another one, or on the other side: what is still being written for the one before is not wanted any more. */
   turned() {
     if (this.watched && this.watched !== this.now) {
       if (this.watched.pending) post(this.task.dataset.stopUrl).catch(() => {});
       this.close();
     }
-    if (this.asking && this.asked?.key !== this.task.manuscript.turn.key) {
+    const { key, role } = this.task.manuscript.turn;
+    if (this.asking && (this.asked?.key !== key || this.asked.role !== role)) {
       this.asked = null;
       this.asking = false;
     }
@@ -251,7 +254,7 @@ export class Suggestions {
       body.classList.add("as-typed");
       body.textContent = one.text;
     }
-    made.querySelector(".state").textContent = live ? (one.begun ? "" : "Writing…") : (ENDED[one.finish] ?? (one.text ? "" : "nothing came"));
+    made.querySelector(".state").textContent = live ? (one.begun ? "" : this.gone ? "Waits for the model" : "Writing…") : (ENDED[one.finish] ?? (one.text ? "" : "nothing came"));
     made.querySelector("[data-act=stop]").hidden = !live;
     for (const [action] of ACTIONS) made.querySelector(`[data-act=${action}]`).hidden = !one.ready;
     const button = made.querySelector("[data-act=next]");
@@ -273,8 +276,10 @@ export class Suggestions {
   click(event) {
     const button = event.target.closest("[data-act]");
     if (!button) return;
-    if (button.dataset.act === "stop") this.stop();
-    else this.choose(button.dataset.act, this.cards.indexOf(button.closest(".offer")));
+    if (button.dataset.act === "stop") {
+      this.stop();
+      this.task.land();
+    } else this.choose(button.dataset.act, this.cards.indexOf(button.closest(".offer")));
   }
 
   /** Whether there is such a suggestion to choose. */

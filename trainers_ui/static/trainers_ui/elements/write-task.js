@@ -4,7 +4,7 @@
 
 import { ActiveTime } from "./active-time.js";
 import { Draft } from "./draft.js";
-import { Manuscript, difference, sourceWords } from "./manuscript.js";
+import { Manuscript, difference, points, sourceWords } from "./manuscript.js";
 import { Away, post } from "./send.js";
 import { Shown, make } from "./shown.js";
 import { Suggestions } from "./suggestions.js";
@@ -41,6 +41,7 @@ class WriteTask extends HTMLElement {
       time: this.time,
       sign: (draft) => JSON.stringify(draft, (name, value) => (name === "seconds" ? undefined : value)),
       tabs: true,
+      focus: () => this.land(),
     });
     this.spent = this.time.seconds;
     this.watch = setInterval(() => this.spend(), 1000);
@@ -139,7 +140,7 @@ class WriteTask extends HTMLElement {
 
   /** Do something to the manuscript and show what it is then. Whether it changed. */
   step(change, { focus = true, anchor = null } = {}) {
-    const { key } = this.manuscript.turn;
+    const { key, role } = this.manuscript.turn;
     const top = anchor?.getBoundingClientRect().top;
     if (!change()) return false;
     this.preview.hidden || this.look(false);
@@ -150,26 +151,28 @@ class WriteTask extends HTMLElement {
       this.openHints(false);
       this.suggestions.turned();
       this.unasked();
+    } else if (this.manuscript.turn.role !== role) {
+      this.suggestions.turned();
+      this.unasked();
     } else this.suggestions.refresh();
+    this.toast("");
     this.kept();
     if (focus) this.focusBox();
     return true;
   }
 
   done() {
-    if (this.step(() => this.manuscript.done())) this.toast("");
-    else {
-      this.toast("Write something in this turn first.");
-      this.focusBox();
-    }
+    if (this.step(() => this.manuscript.done())) return;
+    this.toast("Write something in this turn first.");
+    this.focusBox();
   }
 
   undo() {
-    if (this.step(() => this.manuscript.undo())) this.toast("");
+    this.step(() => this.manuscript.undo(), { focus: document.activeElement !== this.system });
   }
 
   redo() {
-    this.step(() => this.manuscript.redo());
+    this.step(() => this.manuscript.redo(), { focus: document.activeElement !== this.system });
   }
 
   /** A suggestion was chosen: taken whole, put into the box, or its next sentence. */
@@ -250,7 +253,7 @@ class WriteTask extends HTMLElement {
       case "delete":
         return this.erase(index);
       case "branch":
-        return this.branch(index, button);
+        return this.branch(index);
       default:
         return undefined;
     }
@@ -304,7 +307,7 @@ class WriteTask extends HTMLElement {
   async saved() {
     this.spend();
     if (await this.draft.flush()) return true;
-    this.toast("It could not be saved, so it stays here for now. Nothing is lost; try again in a moment.");
+    this.toast(this.draft.hindrance);
     return false;
   }
 
@@ -317,17 +320,19 @@ class WriteTask extends HTMLElement {
     this.finishing = false;
   }
 
-  async branch(index, button) {
-    button.disabled = true;
+  async branch(index) {
+    // A button that is disabled loses the focus.
+    if (this.branching) return;
+    this.branching = true;
     try {
       if (!(await this.saved())) return;
       const { notice } = await post(this.dataset.branchUrl, { upto: index });
-      this.querySelector("[data-notices]").insertAdjacentHTML("beforeend", notice);
+      this.querySelector("[data-branched]").insertAdjacentHTML("beforeend", notice);
       this.toast("Branched: a copy up to here waits for you on your home page.");
     } catch (error) {
       this.toast(error instanceof Away ? "No connection: it could not be branched now." : error.message);
     } finally {
-      button.disabled = false;
+      this.branching = false;
     }
   }
 
@@ -352,7 +357,10 @@ class WriteTask extends HTMLElement {
     this.sayBox();
     this.sayPast();
     const system = doc.system ?? this.system?.dataset.own;
-    if (this.system && this.system.value !== system) this.system.value = system;
+    if (this.system && this.system.value !== system) {
+      this.system.value = system;
+      this.system.closest("details").open = true;
+    }
   }
 
   articleOf(turn, index) {
@@ -406,6 +414,17 @@ class WriteTask extends HTMLElement {
     this.querySelector("[data-do=back]").hidden = !at;
     this.querySelector("[data-editing]").hidden = this.manuscript.atEnd;
     this.comment(this.desk.querySelector(".comment"), at);
+    this.sayLength(turn.text);
+  }
+
+  /** What is too long is never cut: it is kept, and said. */
+  sayLength(text) {
+    const longest = Number(this.dataset.longest);
+    const count = text.length > longest ? points(text) : 0;
+    const place = this.querySelector("[data-too-long]");
+    place.hidden = count <= longest;
+    const number = (value) => value.toLocaleString("en");
+    place.textContent = count > longest ? `${number(count)} characters; a turn may have ${number(longest)}. It is kept, and cannot be finished like this.` : "";
   }
 
   sayPast() {
@@ -427,6 +446,12 @@ class WriteTask extends HTMLElement {
 
   focusBox() {
     if (!this.box.hidden) this.box.focus({ preventScroll: true });
+  }
+
+  /** Where the focus goes when what had it is gone; on a phone no keyboard comes up for that. */
+  land() {
+    if (this.points) this.focusBox();
+    else this.querySelector("[data-do=ask]").focus({ preventScroll: true });
   }
 
   toEnd() {
@@ -459,7 +484,7 @@ class WriteTask extends HTMLElement {
     place.replaceChildren(text);
     if (undoable) place.append(" ", make("button", { type: "button", class: "small", "data-do": "undo" }, "Undo ", make("kbd", {}, "Ctrl Z")));
     place.classList.toggle("shows", Boolean(text));
-    if (text) this.toasting = setTimeout(() => this.toast(""), TOAST);
+    if (text) this.toasting = setTimeout(() => place.contains(document.activeElement) || this.toast(""), TOAST);
   }
 }
 
