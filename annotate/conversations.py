@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from annotate import assignments, comparisons, families, generation, likeness
 from annotate.errors import Conflict, Invalid
+from annotate.manuscripts import clean
 from annotate.models import Assignment, Conversation, GenerationRequest, Iteration, Message, User
 
 
@@ -143,3 +144,16 @@ def family(conversation: Conversation, messages: list[Message]) -> str:
         alike = difflib.SequenceMatcher(None, prompt.text[:2000], opening[:2000], autojunk=False).ratio()
         nearest = prompt.family if alike >= 0.5 else ""
     return families.join(project=conversation.project, texts=[opening], nearest=nearest)[0]
+
+
+def source(text: str, *, suggestion: str | None, opening: str | None) -> tuple[str, float | None]:
+    """The source of a text that a person let stand, and how far it is from the suggestion or opening that it began as.
+
+    Both are read as a draft is, with line ends of one kind and no white space around them.
+    """
+    start = opening if suggestion is None else suggestion
+    if start is None:
+        return Message.Source.WRITTEN, None
+    start = clean(start).strip()
+    whole = Message.Source.IMPORTED if suggestion is None else Message.Source.TAKEN
+    return whole if text == start else Message.Source.EDITED, likeness.distance(text, start)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from annotate import assignments, conversations, generation, likeness, personal, reviews
 from annotate.errors import Conflict, DraftConflict, Invalid
-from annotate.manuscripts import ROLES, Manuscript, Reference, Turn, clean, problems, read
+from annotate.manuscripts import MOST_TURNS, ROLES, Manuscript, Reference, Turn, clean, problems, read
 from annotate.models import (
     Assignment,
     Completion,
@@ -290,7 +290,8 @@ def _message(
 ) -> Message:
     completion = completions.get(turn.came_from) if turn.came_from else None
     text = turn.text.strip()
-    source, start = _source(turn, text, completion, conversation)
+    opening = conversation.prompt.text if turn.opening and conversation.prompt else None
+    source, distance = conversations.source(text, suggestion=completion and completion.text, opening=opening)
     shown = [completions[reference].pk for reference in turn.shown if reference in completions]
     return Message(
         conversation=conversation,
@@ -299,25 +300,13 @@ def _message(
         text=text,
         source=source,
         completion=completion,
-        edit_distance=None if start is None else likeness.distance(text, start),
+        edit_distance=distance,
         passed=[pk for pk in shown if completion is None or pk != completion.pk],
         active_seconds=turn.seconds,
         typed=turn.typed,
         pasted=turn.pasted,
         taken=turn.taken,
     )
-
-
-def _source(turn: Turn, text: str, completion: Completion | None, conversation: Conversation) -> tuple[str, str | None]:
-    """Where a text came from, and the text that it began as."""
-    Source = Message.Source  # noqa: N806
-    if completion is not None:
-        start = completion.text.strip()
-        return (Source.TAKEN if text == start else Source.EDITED), start
-    if turn.opening and conversation.prompt is not None:
-        start = conversation.prompt.text.strip()
-        return (Source.IMPORTED if text == start else Source.EDITED), start
-    return Source.WRITTEN, None
 
 
 # --- Branches and revisions ------------------------------------------------------------------------------------------
@@ -343,7 +332,7 @@ def branch(*, assignment: Assignment, user: User, upto: int) -> Assignment:
         forked_from=conversation,
     )
     turns = manuscript.turns[: upto + 1]
-    if turns[-1].text.strip():
+    if turns[-1].text.strip() and len(turns) < MOST_TURNS:
         turns.append(Turn("assistant" if turns[-1].role == "user" else "user"))
     return Assignment.objects.create(
         project=conversation.project,

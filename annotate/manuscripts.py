@@ -5,6 +5,7 @@ What a turn's text came of is kept beside it, counted in characters as Python co
 """
 
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -106,9 +107,13 @@ def _turn(turn: dict) -> Turn:
     )
 
 
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond 16 bits, as a paste that was cut may end with."""
+
+
 def clean(text: str) -> str:
     """Line ends of one kind, and nothing that PostgreSQL's text has not."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    return HALF.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", ""))
 
 
 def _shown(shown) -> list[Reference]:

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from annotate import assignments, derive, families, likeness
+from annotate import assignments, conversations, derive, families, likeness
 from annotate.errors import Conflict, Invalid
 from annotate.manuscripts import clean
 from annotate.models import (
@@ -17,6 +17,7 @@ from annotate.models import (
     Membership,
     Message,
     Project,
+    Prompt,
     Review,
     ReviewComment,
     User,
@@ -79,7 +80,7 @@ def submit(
         raise Conflict("This task is not a review.")
     conversation = (
         Conversation.objects.select_for_update(of=["self"], no_key=True)
-        .select_related("project", "iteration")
+        .select_related("project", "iteration", "prompt")
         .get(pk=assignment.subject_id)
     )
     messages = list(conversation.messages.order_by("position"))
@@ -182,8 +183,7 @@ def _edited(
     for message in messages:
         copy = _copy(message, edit)
         if message.position in changed:
-            copy.text = changed[message.position]
-            _mark_changed(copy, completions.get(message.completion_id), message)
+            _change(copy, changed[message.position], completions.get(message.completion_id), conversation.prompt)
         copies.append(copy)
     Message.objects.bulk_create(copies)
     return edit
@@ -195,12 +195,16 @@ def _copy(message: Message, conversation: Conversation) -> Message:
     return Message(conversation=conversation, **{name: getattr(message, name) for name in (*kept, *counted)})
 
 
-def _mark_changed(copy: Message, suggestion: str | None, before: Message) -> None:
+def _change(copy: Message, text: str, suggestion: str | None, prompt: Prompt | None) -> None:
     """What a reviewer changed was typed by a person: at least as many characters as the text grew by."""
-    if suggestion is not None or before.source == Message.Source.IMPORTED:
-        copy.source = Message.Source.EDITED
-        copy.edit_distance = likeness.distance(copy.text, before.text if suggestion is None else suggestion)
-    copy.typed += max(0, len(copy.text) - len(before.text))
+    opening = None
+    if copy.source == Message.Source.IMPORTED:
+        opening = copy.text
+    elif copy.source == Message.Source.EDITED and prompt is not None:
+        opening = prompt.text
+    copy.typed += max(0, len(text) - len(copy.text))
+    copy.text = text
+    copy.source, copy.edit_distance = conversations.source(text, suggestion=suggestion, opening=opening)
 
 
 def _give_back(conversation: Conversation) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from annotate.datasets import manifest, said
+from annotate.manuscripts import clean
 
 STATES = ("none", "wanted", "approved", "returned")
 COUNTS = ("active_seconds", "typed", "pasted", "taken")
@@ -136,7 +137,7 @@ def _turn(text: str, turn: dict) -> Iterator[str]:
         yield f"is {source} and has a completion_id"
     if not suggested and source in ("taken", "reply"):
         yield f"is {source} and has no completion_id"
-    if source == "taken" and suggestion is not None and suggestion.strip() != text.strip():
+    if source == "taken" and suggestion is not None and clean(suggestion).strip() != text.strip():
         yield "is taken and differs from its suggestion"
     if source in ("taken", "edited") and distance is None:
         yield f"is {source} and has no edit_distance"

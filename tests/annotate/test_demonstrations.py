@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotate import assignments, demonstrations, iterations, likeness, openings, projects
+from annotate import assignments, demonstrations, iterations, likeness, manuscripts, openings, projects
 from annotate.errors import Conflict, DraftConflict, Invalid, NothingLeft
 from annotate.models import Assignment, Conversation, GenerationRequest, Iteration
 from tests import factory
@@ -79,6 +79,12 @@ def test_suggestions_see_the_conversation_so_far(slot):
     assert request.messages[0]["role"] == "system"
     assert any(EGG in message["content"] for message in request.messages)
     assert request.assignment == slot
+
+
+def test_half_a_character_is_no_obstacle(slot, trainer):
+    before = [{"role": "user", "content": "Hi \ud83d"}]
+    asked = demonstrations.suggest(assignment=slot, user=trainer, role="assistant", before=before, hint="\udc00 short")
+    assert (asked.messages[1]["content"], asked.hint) == ("Hi \ufffd", "\ufffd short")
 
 
 def test_the_user_can_be_suggested_before_anything_was_said(slot):
@@ -196,6 +202,14 @@ def test_the_end_keeps_where_every_text_came_from(project, trainer, slot):
     assert edited.passed == [request.completions.get(index=2).pk]
     slot.refresh_from_db()
     assert slot.state == "submitted"
+
+
+def test_line_ends_of_a_suggestion_are_no_change(project, slot):
+    text = "Boil it.\r\nEight minutes.\r"
+    request = factory.suggested(slot, text)
+    turn = written_turn("assistant", text, taken=len(text), **{"from": [request.pk, 0]})
+    taken = factory.finished_piece(project, None, written_turn("user", EGG), turn, slot=slot).messages.get(position=2)
+    assert (taken.source, taken.edit_distance, taken.text) == ("taken", 0, "Boil it.\nEight minutes.")
 
 
 def test_an_opening_is_imported_as_it_is_and_edited_where_it_was_changed(project, trainer):
@@ -351,6 +365,12 @@ def test_a_branch_is_a_copy_that_waits_for_its_trainer(project, trainer, slot):
     conversation = demonstrations.finish(assignment=held, user=trainer, version=0)
     # Its provenance leads to the suggestion that was made for the piece that it branched from.
     assert conversation.messages.get(position=2).source == "taken"
+
+
+def test_a_branch_of_the_longest_piece_can_be_read(trainer, slot):
+    factory.save(slot, *(written_turn(manuscripts.ROLES[n % 2], "Yes?") for n in range(manuscripts.MOST_TURNS)))
+    branched = demonstrations.branch(assignment=slot, user=trainer, upto=manuscripts.MOST_TURNS - 1)
+    assert len(manuscripts.read(branched.draft).turns) == manuscripts.MOST_TURNS
 
 
 def test_a_branch_that_is_skipped_goes_to_nobody(project, trainer, slot):

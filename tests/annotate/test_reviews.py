@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotate import assignments, demonstrations, reviews
+from annotate import assignments, demonstrations, projects, reviews
 from annotate.errors import Conflict, Invalid, NothingLeft
 from annotate.models import Assignment, Conversation, Membership, Review, Role
 from tests import factory
@@ -174,6 +174,27 @@ def test_an_edit_is_a_new_conversation_that_points_back(project, trainer, piece,
     # The author cannot revise what the reviewer made, nor what stands behind it.
     assert not demonstrations.can_revise(conversation=piece, user=trainer)
     assert not demonstrations.can_revise(conversation=edit, user=reviewer)
+
+
+@pytest.mark.parametrize(
+    ("edits", "sources", "distances"),
+    [
+        ({1: EGG, 2: ANSWER}, ["imported", "taken"], [0, 0]),
+        ({1: EGG + "??", 2: ANSWER + "!"}, ["edited", "edited"], [2 / 23, 1 / 32]),
+        ({2: "No."}, ["edited", "edited"], [1 / 22, 29 / 31]),
+    ],
+)
+def test_an_edit_is_measured_from_what_the_turn_began_as(project, trainer, edits, sources, distances):
+    projects.add_prompts(project=project, openings=[projects.Opening(text=EGG)])
+    slot = factory.held_piece(project, trainer)
+    request = factory.suggested(slot, ANSWER)
+    opened = written_turn("user", EGG + "!", opening=True)
+    answered = written_turn("assistant", ANSWER + "?!", **{"from": [request.pk, 0]})
+    piece = factory.finished_piece(project, None, opened, answered, slot=slot)
+    edit = factory.review_of(piece, edits=edits).edit
+    said = edit.messages.order_by("position")[1:]
+    assert [message.source for message in said] == sources
+    assert [message.edit_distance for message in said] == pytest.approx(distances)
 
 
 def test_edits_that_change_nothing_are_no_edit(piece, slot, reviewer):
