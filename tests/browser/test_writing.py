@@ -213,21 +213,24 @@ def check_export(running, slug: str, out, taken: str) -> None:
     assert all(turn["active_seconds"] >= 0 for turn in line["turns"])
 
 
-def a_desk(open_page, own_project, running, **fields) -> Page:
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def a_desk(open_page, own_project, running, *, options=None, **fields) -> Page:
     """The desk of a new piece, in a project with these settings."""
     slug, link = own_project(pieces=1)
     if fields:
         change = f"from annotate.models import Project; Project.objects.filter(slug={slug!r}).update(**{fields!r})"
         running.manage("shell", "--no-imports", "--command", change)
-    page = open_page(link)
+    page = open_page(link, **(options or {}))
     offer(page, "Write").click()
     page.locator("write-task[data-ready]").wait_for()
     return page
 
 
-def suggest_nothing_yet(page: Page) -> None:
-    """Suggestions can be asked for, and do not come before they are stopped."""
-    asked = {"request": 1, "n": 2, "state": "waiting", "role": "user", "position": 1, "reason": "", "texts": []}
+def suggest_nothing_yet(page: Page, **more) -> None:
+    """Suggestions can be asked for, and do not come before they are stopped; `more` says that they are there."""
+    asked = {"request": 1, "n": 2, "state": "waiting", "role": "user", "position": 1, "reason": "", "texts": []} | more
 
     def stop(route) -> None:
         asked["state"] = "cancelled"
@@ -279,6 +282,25 @@ def test_the_choice_between_two_drafts_is_in_sight_and_leads_back_to_the_box(ope
     page.keyboard.press("Enter")
     expect(box(page)).to_have_value("Of another tab.")
     expect(box(page)).to_be_focused()
+
+
+def test_on_a_phone_the_choice_is_below_the_bar_and_taking_keeps_the_focus(open_page, own_project, running):
+    page = a_desk(open_page, own_project, running, options=PHONE)
+    texts = [{"index": 0, "text": "How do I boil an egg?", "finish": "stop"}]
+    suggest_nothing_yet(page, state="done", texts=texts)
+    page.get_by_role("button", name="Suggest").first.tap()
+    page.get_by_role("button", name="Take").tap()
+    expect(turns(page)).to_have_count(1)
+    assert page.evaluate("() => document.activeElement !== document.body")
+
+    box(page).fill("A long turn.\n\n" * 30)
+    page.get_by_role("button", name="Done with this turn").tap()
+    conflict = {"error": "Another tab has saved.", "code": "draft_conflict", "current": {}, "version": 99}
+    page.route("**/draft/", lambda route: route.fulfill(status=409, json=conflict))
+    box(page).fill("Mine.")
+    expect(page.get_by_role("button", name="Keep mine")).to_be_in_viewport()
+    bar, notice = page.locator(".bar").bounding_box(), page.locator("[data-notices]").bounding_box()
+    assert notice["y"] >= bar["y"] + bar["height"]
 
 
 def test_what_is_too_long_is_kept_whole_and_said(open_page, own_project, running):

@@ -3,7 +3,7 @@
 
 import { ActiveTime } from "./active-time.js";
 import { Draft } from "./draft.js";
-import { lettersOn, typing } from "./page.js";
+import { lettersOn, typing, underBar } from "./page.js";
 import { Away, post } from "./send.js";
 
 const plain = (text) => text.replaceAll("\r\n", "\n").trim();
@@ -28,6 +28,7 @@ class ReviewTask extends HTMLElement {
     this.draft.end();
     this.quit.abort();
     this.watch.disconnect();
+    this.bar.disconnect();
   }
 
   listen() {
@@ -49,6 +50,7 @@ class ReviewTask extends HTMLElement {
     const foot = this.querySelector(".verdict");
     this.watch = new ResizeObserver(() => this.style.setProperty("--foot", `${foot.offsetHeight + 16}px`));
     this.watch.observe(foot);
+    this.bar = underBar(this);
   }
 
   // --- State -------------------------------------------------------------------------------------------------

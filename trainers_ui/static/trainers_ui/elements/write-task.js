@@ -5,6 +5,7 @@
 import { ActiveTime } from "./active-time.js";
 import { Draft } from "./draft.js";
 import { Manuscript, difference, points, sourceWords } from "./manuscript.js";
+import { underBar } from "./page.js";
 import { Away, post } from "./send.js";
 import { Shown, make } from "./shown.js";
 import { Suggestions } from "./suggestions.js";
@@ -54,6 +55,7 @@ class WriteTask extends HTMLElement {
   disconnectedCallback() {
     this.quit.abort();
     this.grows.disconnect();
+    this.bar.disconnect();
     this.time.stop();
     this.draft.end();
     this.suggestions.close();
@@ -98,6 +100,7 @@ class WriteTask extends HTMLElement {
     if (!CSS.supports("field-sizing", "content")) on(this.box, "input", () => this.grow());
     this.grows = new ResizeObserver(() => this.keepInSight());
     this.grows.observe(this.box);
+    this.bar = underBar(this);
   }
 
   // --- What is typed -----------------------------------------------------------------------------------------------
@@ -158,6 +161,7 @@ class WriteTask extends HTMLElement {
     this.toast("");
     this.kept();
     if (focus) this.focusBox();
+    else if (document.activeElement === document.body) this.land();
     return true;
   }
 
