@@ -287,6 +287,12 @@ def test_texts_are_shown_as_everywhere(ask):
     assert last == ""
 
 
+def test_half_a_character_is_shown_as_a_sign_for_it(ask):
+    response = ask("shown", texts='["half \\ud800 a character"]')
+
+    assert response.json()["html"] == ["<p>half \ufffd a character</p>\n"]
+
+
 @pytest.mark.parametrize("texts", ["", "{", "{}", "[1]", json.dumps(["a"] * 51), json.dumps(["a" * 60_001])])
 def test_texts_that_are_wrong(ask, texts):
     response = ask("shown", texts=texts)

@@ -243,7 +243,7 @@ def shown(request: HttpRequest, pk: int) -> HttpResponse:
     longest = max(map(len, texts), default=0)
     if longest > settings.MESSAGE_CHARACTERS:
         raise Invalid(f"A text may have {settings.MESSAGE_CHARACTERS:,} characters; one has {longest:,}.")
-    return JsonResponse({"html": [rendering.render(text) for text in texts]})
+    return JsonResponse({"html": [rendering.render(manuscripts.clean(text)) for text in texts]})
 
 
 @page("POST")
