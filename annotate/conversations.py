@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from annotate import assignments, comparisons, families, generation, likeness
 from annotate.errors import Conflict, Invalid
-from annotate.manuscripts import clean
+from annotate.manuscripts import Turn, clean
 from annotate.models import Assignment, Conversation, GenerationRequest, Iteration, Message, User
 
 
@@ -129,15 +129,15 @@ def finish(*, assignment: Assignment, user: User) -> Conversation:
     return conversation
 
 
-def family(conversation: Conversation, messages: list[Message]) -> str:
+def family(conversation: Conversation, messages: list[Message] | list[Turn]) -> str:
     """The family of the opening; one that is new joins the prompt's where that was little changed.
 
-    What revises another conversation stays in its family where the opening is new.
+    What revises another conversation, and what has a branch or is one, stays in its family where the opening is new.
     """
     opening = next(message.text for message in messages if message.role == Message.ChatRole.USER)
-    if conversation.revises is not None:
-        nearest = conversation.revises.family
-        return families.join(project=conversation.project, texts=[opening], nearest=nearest)[0]
+    decided = conversation.family or (conversation.revises and conversation.revises.family)
+    if decided:
+        return families.join(project=conversation.project, texts=[opening], nearest=decided)[0]
     prompt, nearest = conversation.prompt, ""
     if prompt is not None:
         # Long texts are compared by their beginnings: the comparison takes time that grows with the square.

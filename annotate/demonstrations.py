@@ -323,12 +323,18 @@ def branch(*, assignment: Assignment, user: User, upto: int) -> Assignment:
     if not 0 <= upto < len(manuscript.turns):
         raise Invalid("There is no such turn to branch from.")
     iteration = _room_to_wait(conversation.project, user)
+    spoken = [turn for turn in manuscript.turns if turn.text.strip()]
+    if any(turn.role == "user" for turn in spoken):
+        # Decided now, so that both are in one split however their openings are changed from here on.
+        conversation.family = conversations.family(conversation, spoken)
+        conversation.save(update_fields=["family"])
     copy = Conversation.objects.create(
         project=conversation.project,
         iteration=iteration,
         kind=Conversation.Kind.WRITE,
         trainer=user,
         prompt=conversation.prompt,
+        family=conversation.family,
         forked_from=conversation,
     )
     turns = manuscript.turns[: upto + 1]

@@ -367,6 +367,25 @@ def test_a_branch_is_a_copy_that_waits_for_its_trainer(project, trainer, slot):
     assert conversation.messages.get(position=2).source == "taken"
 
 
+@pytest.mark.parametrize("branch_first", [True, False])
+def test_a_branch_is_in_the_split_of_its_piece_though_both_openings_changed(project, trainer, slot, branch_first):
+    answer = written_turn("assistant", ANSWER)
+    factory.save(slot, written_turn("user", EGG), answer)
+    demonstrations.branch(assignment=slot, user=trainer, upto=1)
+    if branch_first:
+        # A trainer is at one piece at a time.
+        Assignment.objects.filter(pk=slot.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        assignments.expire()
+    else:
+        original = factory.finished_piece(project, None, written_turn("user", EGG + " Soft"), answer, slot=slot)
+    copy = claim(trainer, project)
+    branched = factory.finished_piece(project, None, written_turn("user", EGG + " Hard"), answer, slot=copy)
+    if branch_first:
+        original = factory.finished_piece(project, None, written_turn("user", EGG + " Soft"), answer, slot=slot)
+    assert branched.forked_from == original
+    assert branched.family == original.family
+
+
 def test_a_branch_of_the_longest_piece_can_be_read(trainer, slot):
     factory.save(slot, *(written_turn(manuscripts.ROLES[n % 2], "Yes?") for n in range(manuscripts.MOST_TURNS)))
     branched = demonstrations.branch(assignment=slot, user=trainer, upto=manuscripts.MOST_TURNS - 1)
