@@ -254,6 +254,7 @@ class Migration(migrations.Migration):
             field=models.PositiveIntegerField(
                 default=72,
                 help_text="How long what came back waits for its own trainer before anyone may take it, in hours.",
+                validators=[django.core.validators.MaxValueValidator(8760)],
             ),
         ),
         migrations.AddField(

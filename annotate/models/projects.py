@@ -97,7 +97,9 @@ class Project(models.Model):
         default=False, help_text="Whether what is to be reviewed counts before that. What came back never does."
     )
     return_hours = models.PositiveIntegerField(
-        default=72, help_text="How long what came back waits for its own trainer before anyone may take it, in hours."
+        default=72,
+        validators=[MaxValueValidator(24 * 365)],
+        help_text="How long what came back waits for its own trainer before anyone may take it, in hours.",
     )
     policies = models.ManyToManyField(
         "annotate.Policy", blank=True, help_text="What the next iteration samples from; the first one replies."

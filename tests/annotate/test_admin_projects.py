@@ -96,7 +96,8 @@ def test_how_writing_goes_is_set(admin_client, project) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"suggestions": 4}, {"review_share": 1.5}, {"review_share": -1}, {"write_from": "x"}]
+    "wrong",
+    [{"suggestions": 4}, {"review_share": 1.5}, {"review_share": -1}, {"write_from": "x"}, {"return_hours": 8761}],
 )
 def test_settings_out_of_range_are_refused(admin_client, project, wrong: dict) -> None:
     assert saved(admin_client, project, **wrong).context["errors"]
