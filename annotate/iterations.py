@@ -4,6 +4,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
+from annotate import reviews
 from annotate.errors import Conflict, Invalid
 from annotate.models import Assignment, Comparison, GenerationRequest, Iteration, Project
 
@@ -32,6 +33,7 @@ def open_next(*, project: Project) -> Iteration:
     except IntegrityError:
         raise Conflict(f"Project {project.slug} has an open iteration already.") from None
     iteration.policies.set(policies)
+    reviews.give_back_again(project=project)
     return iteration
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from annotate import assignments, conversations, derive, families, likeness
@@ -228,6 +228,20 @@ def _give_back(conversation: Conversation) -> None:
         reserved_for_id=conversation.trainer_id if there else None,
         reserved_until=timezone.now() + timedelta(hours=hours) if there else None,
     )
+
+
+def give_back_again(*, project: Project) -> None:
+    """A round opens: what came back in an earlier one and was not mended there is offered anew, its trainer first.
+
+    Call it inside the transaction that opens the round.
+    """
+    returned = Conversation.objects.filter(project=project, review_state=Conversation.ReviewState.RETURNED)
+    taken_up = Assignment.objects.filter(subject=OuterRef("pk"), kind=Assignment.Kind.WRITE, state__in=Assignment.LIVE)
+    newer = superseding(Conversation.objects.filter(revises=OuterRef("pk")))
+    left = returned.exclude(Exists(taken_up)).exclude(Exists(newer)).order_by("id")
+    # Locked as by a revision that is begun at this moment.
+    for conversation in left.select_for_update(no_key=True):
+        _give_back(conversation)
 
 
 def superseding(revisions: QuerySet[Conversation]) -> QuerySet[Conversation]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotate import assignments, demonstrations, projects, reviews
+from annotate import assignments, demonstrations, iterations, projects, reviews
 from annotate.errors import Conflict, Invalid, NothingLeft
 from annotate.models import Assignment, Conversation, Membership, Review, Role
 from tests import factory
@@ -154,6 +154,23 @@ def test_what_is_returned_after_its_trainer_left_is_open_to_all(project, trainer
     Membership.objects.filter(user=trainer).delete()
     reviews.submit(assignment=slot, user=reviewer, verdict="returned", note="Mend it.")
     assert assignments.claim(user=factory.trainer(project), project=project).subject == piece
+
+
+@pytest.mark.parametrize("returned", ["before", "while"])
+def test_what_came_back_in_a_round_that_closes_is_mended_in_the_next(project, trainer, piece, slot, reviewer, returned):
+    # Another one is mended before the round closes.
+    mended = factory.finished_piece(project, trainer)
+    factory.review_of(mended, verdict="returned")
+    factory.finished_piece(project, slot=assignments.claim(user=trainer, project=project))
+    for step in ("before", "while"):
+        if returned == step:
+            reviews.submit(assignment=slot, user=reviewer, verdict="returned", note="Mend it.")
+        if step == "before":
+            iterations.close(iteration=factory.current(project))
+    assert not assignments.reserved_for(user=trainer, project=project).exists()
+    opened = iterations.open_next(project=project)
+    waiting = assignments.reserved_for(user=trainer, project=project).get()
+    assert (waiting.subject, waiting.iteration) == (piece, opened)
 
 
 def test_an_edit_is_a_new_conversation_that_points_back(project, trainer, piece, slot, reviewer):
