@@ -10,7 +10,7 @@ def test_every_list_and_a_page_of_each_opens_without_a_complaint(running, open_p
     page = open_page(running.link("Admin"), viewport={"width": 1200, "height": 900})
     page.goto(f"{running.url}/admin/")
     lists = page.locator("#content-main th a").evaluate_all("links => links.map(link => link.href)")
-    assert len([one for one in lists if "/annotate/" in one and one.count("/") > 5]) == 13
+    assert len([one for one in lists if "/annotate/" in one and one.count("/") > 5]) == 14
     for address in lists:
         page.goto(address)
         row = page.locator("#result_list tbody th a").first
@@ -62,7 +62,10 @@ def test_an_admin_makes_a_link_for_somebody(running, open_page, complaints) -> N
 def test_the_docs_of_the_api_show_every_operation(running, open_page, complaints) -> None:
     page = open_page()
     page.goto(f"{running.url}/api/docs/")
-    expect(page.locator(".opblock")).to_have_count(10)
+    schema = page.request.get(f"{running.url}/api/schema/?format=json").json()
+    operations = sum(len(methods) for methods in schema["paths"].values())
+    assert operations > 10
+    expect(page.locator(".opblock")).to_have_count(operations)
     claim = page.locator("#operations-assignments-projects_claim_create")
     claim.locator(".opblock-summary-control").click()
     expect(claim.get_by_text("Take the next slot of work.")).to_be_visible()
