@@ -11,7 +11,7 @@ from trainers_ui.views.page import page, wants_json
 from trainers_ui.views.sent import gone
 from trainers_ui.views.task import around
 
-MODULES = [f"trainers_ui/elements/{name}.js" for name in ("review-task", "draft", "active-time", "send")]
+MODULES = [f"trainers_ui/elements/{name}.js" for name in ("review-task", "draft", "active-time", "send", "under-bar")]
 
 
 def show(request: HttpRequest, assignment, *, typed: dict | None = None, refused: str = "") -> HttpResponse:

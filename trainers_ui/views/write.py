@@ -18,7 +18,18 @@ from trainers_ui.views.task import around
 
 MODULES = [
     f"trainers_ui/elements/{name}.js"
-    for name in ("write-task", "manuscript", "suggestions", "offers", "reply", "shown", "draft", "active-time", "send")
+    for name in (
+        "write-task",
+        "manuscript",
+        "suggestions",
+        "offers",
+        "reply",
+        "shown",
+        "draft",
+        "active-time",
+        "send",
+        "under-bar",
+    )
 ]
 
 MOST_TEXTS = 50

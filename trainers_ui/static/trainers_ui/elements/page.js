@@ -15,14 +15,6 @@ export function lettersOn() {
   }
 }
 
-/** Keep an element told of how far down the bar reaches, as --bar: what sticks below it must not lie under it. */
-export function underBar(element) {
-  const bar = document.querySelector(".bar");
-  const watch = new ResizeObserver(() => element.style.setProperty("--bar", `${bar.offsetHeight}px`));
-  watch.observe(bar);
-  return watch;
-}
-
 function open(id) {
   const dialog = document.getElementById(id);
   if (dialog && !dialog.open) dialog.showModal();

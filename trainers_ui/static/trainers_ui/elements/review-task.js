@@ -3,8 +3,9 @@
 
 import { ActiveTime } from "./active-time.js";
 import { Draft } from "./draft.js";
-import { lettersOn, typing, underBar } from "./page.js";
+import { lettersOn, typing } from "./page.js";
 import { Away, post } from "./send.js";
+import { underBar } from "./under-bar.js";
 
 const plain = (text) => text.replaceAll("\r\n", "\n").trim();
 

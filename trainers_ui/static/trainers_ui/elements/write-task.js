@@ -5,10 +5,10 @@
 import { ActiveTime } from "./active-time.js";
 import { Draft } from "./draft.js";
 import { Manuscript, difference, points, sourceWords } from "./manuscript.js";
-import { underBar } from "./page.js";
 import { Away, post } from "./send.js";
 import { Shown, make } from "./shown.js";
 import { Suggestions } from "./suggestions.js";
+import { underBar } from "./under-bar.js";
 
 const PASTED = new Set(["insertFromPaste", "insertFromDrop", "insertFromYank", "insertFromPasteAsQuotation"]);
 const SETTLE = 350;
