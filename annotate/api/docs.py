@@ -1,5 +1,7 @@
 """The API's description for programs (OpenAPI) and for people."""
 
+import threading
+
 from csp.decorators import csp_update
 from django.utils.decorators import method_decorator
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
@@ -9,6 +11,14 @@ class Schema(SpectacularAPIView):
     """OpenAPI 3, as YAML or JSON by content negotiation. Public: it tells nothing of what is stored."""
 
     throttle_classes = ()
+
+    def get(self, request, *args, **kwargs):
+        """The description, made by one thread at a time: the library loads parts of itself while it makes the first."""
+        with _one_at_a_time:
+            return super().get(request, *args, **kwargs)
+
+
+_one_at_a_time = threading.Lock()
 
 
 @method_decorator(csp_update({"img-src": ["data:"]}), name="dispatch")
