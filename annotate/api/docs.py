@@ -12,10 +12,10 @@ class Schema(SpectacularAPIView):
 
     throttle_classes = ()
 
-    def get(self, request, *args, **kwargs):
+    def dispatch(self, request, *args, **kwargs):
         """The description, made by one thread at a time: the library loads parts of itself while it makes the first."""
         with _one_at_a_time:
-            return super().get(request, *args, **kwargs)
+            return super().dispatch(request, *args, **kwargs)
 
 
 _one_at_a_time = threading.Lock()
