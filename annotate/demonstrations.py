@@ -4,6 +4,7 @@ While a piece is open it is a manuscript in the draft of its slot, see `manuscri
 and here, not on the page, it is decided where each text came from.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -263,23 +264,36 @@ def finish(*, assignment: Assignment, user: User, version: int) -> Conversation:
     return conversation
 
 
+def completions_named(conversation: Conversation, references: Iterable[Reference]) -> dict[Reference, Completion]:
+    """The suggestions of these names, as far as they were made for this piece or for one that it came of."""
+    named = set(references)
+    if not named:
+        return {}
+    completions = Completion.objects.filter(
+        request__in={request for request, _ in named},
+        request__purpose=GenerationRequest.Purpose.SUGGESTION,
+        request__conversation__in=ancestors(conversation),
+    )
+    found = {(completion.request_id, completion.index): completion for completion in completions}
+    return {reference: found[reference] for reference in named if reference in found}
+
+
 def _completions(conversation: Conversation, turns: list[Turn]) -> dict[Reference, Completion]:
-    """The suggestions that the turns name, as far as they were made for this piece or for one it came of."""
-    named = {reference for turn in turns for reference in (*turn.shown, turn.came_from) if reference}
-    requests = GenerationRequest.objects.filter(
-        pk__in={request for request, _ in named},
+    """The suggestions that the turns name. Raises Conflict where one that was taken is still being written."""
+    found = completions_named(
+        conversation, (reference for turn in turns for reference in (*turn.shown, turn.came_from) if reference)
+    )
+    missing = {turn.came_from[0] for turn in turns if turn.came_from and turn.came_from not in found}
+    still = GenerationRequest.objects.filter(
+        pk__in=missing,
         purpose=GenerationRequest.Purpose.SUGGESTION,
         conversation__in=ancestors(conversation),
+        state__in=[GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED],
     )
-    states = dict(requests.values_list("pk", "state"))
-    found = {
-        (completion.request_id, completion.index): completion
-        for completion in Completion.objects.filter(request__in=states)
-    }
+    if missing and still.exists():
+        raise Conflict("A suggestion that you took is still being written. Stop it or wait, then finish.")
     for turn in turns:
-        if turn.came_from and turn.came_from not in found:
-            if states.get(turn.came_from[0]) in (GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED):
-                raise Conflict("A suggestion that you took is still being written. Stop it or wait, then finish.")
+        if turn.came_from not in found:
             # Its sampling failed after the page had shown it, so that its words are known from the page only.
             turn.came_from = None
     return found

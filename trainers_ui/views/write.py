@@ -9,7 +9,6 @@ from django.template.loader import render_to_string
 
 from annotate import access, assignments, demonstrations, likeness, manuscripts, reviews, streams
 from annotate.errors import DraftConflict, Invalid, NotFound
-from annotate.models import Completion
 from trainers_ui import rendering
 from trainers_ui.views.chat import AWAY
 from trainers_ui.views.page import page, wants_json
@@ -78,16 +77,8 @@ def _manuscript(assignment) -> manuscripts.Manuscript:
 
 def _origins(conversation, manuscript: manuscripts.Manuscript) -> dict[manuscripts.Reference, str]:
     """The suggestions from which texts of a manuscript came."""
-    named = {turn.came_from for turn in manuscript.turns if turn.came_from}
-    if not named:
-        return {}
-    found = Completion.objects.filter(
-        request__in={request for request, _ in named},
-        request__purpose="suggestion",
-        request__conversation__in=demonstrations.ancestors(conversation),
-    )
-    texts = {(one.request_id, one.index): one.text for one in found}
-    return {ref: texts[ref] for ref in named if ref in texts}
+    named = (turn.came_from for turn in manuscript.turns if turn.came_from)
+    return {ref: one.text for ref, one in demonstrations.completions_named(conversation, named).items()}
 
 
 def _returned(assignment) -> dict | None:
