@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from tests import tiny
+from tests import factory, tiny
+from worker.serving import Serving
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,32 @@ def tiny_models():
         with contextlib.suppress(OSError):
             made.rename(models / name)
     return models
+
+
+@pytest.fixture
+def serve(tiny_models):
+    """Starts the loop of a policy; all are ended with the test."""
+    started = []
+
+    def start(policy):
+        loop = Serving(policy, "worker", lambda: None)
+        started.append(loop)
+        loop.start()
+        return loop
+
+    yield start
+    for loop in started:
+        loop.drain(0)
+    for loop in started:
+        loop.join(20)
+        assert not loop.is_alive()
+
+
+@pytest.fixture
+def policy(tiny_models):
+    return factory.policy(location="tiny")
+
+
+@pytest.fixture
+def endless(tiny_models):
+    return factory.policy(location="endless")

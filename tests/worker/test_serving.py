@@ -28,35 +28,6 @@ def _quick(settings, monkeypatch):
     monkeypatch.setattr(serving, "LOAD_AGAIN_AT_BELL_SECONDS", 0)
 
 
-@pytest.fixture
-def serve(tiny_models):
-    """Starts the loop of a policy; all are ended with the test."""
-    started = []
-
-    def start(policy):
-        loop = Serving(policy, "worker", lambda: None)
-        started.append(loop)
-        loop.start()
-        return loop
-
-    yield start
-    for loop in started:
-        loop.drain(0)
-    for loop in started:
-        loop.join(20)
-        assert not loop.is_alive()
-
-
-@pytest.fixture
-def policy(tiny_models):
-    return factory.policy(location="tiny")
-
-
-@pytest.fixture
-def endless(tiny_models):
-    return factory.policy(location="endless")
-
-
 def chat(policy, **fields):
     project = factory.project(served_by=policy, **fields)
     return factory.held_chat(project, factory.trainer(project))

@@ -14,7 +14,6 @@ from tests.worker.watching import events, over, shown, until
 from worker import jobs, serving
 from worker.engines.base import Chunk
 from worker.jobs import Job
-from worker.serving import Serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,35 +24,6 @@ State = GenerationRequest.State
 def _quick(settings):
     settings.WORKER_POLL_SECONDS = 0.1
     settings.WORKER_DEVICE = "cpu"
-
-
-@pytest.fixture
-def serve(tiny_models):
-    """Starts the loop of a policy; all are ended with the test."""
-    started = []
-
-    def start(policy):
-        loop = Serving(policy, "worker", lambda: None)
-        started.append(loop)
-        loop.start()
-        return loop
-
-    yield start
-    for loop in started:
-        loop.drain(0)
-    for loop in started:
-        loop.join(20)
-        assert not loop.is_alive()
-
-
-@pytest.fixture
-def policy(tiny_models):
-    return factory.policy(location="tiny")
-
-
-@pytest.fixture
-def endless(tiny_models):
-    return factory.policy(location="endless")
 
 
 def desk(policy, **fields):
