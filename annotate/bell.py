@@ -16,8 +16,11 @@ logger = logging.getLogger(__name__)
 QUEUE = "bothsides"
 """The queue of everything that is not one policy's."""
 
+JOBS = "jobs"
+"""The queue of exports and imports; a worker listens to it beside its policies'."""
+
 BELLS_AT_MOST = 10
-"""Bells of one policy that lie unheard."""
+"""Bells of one queue that lie unheard."""
 
 app = Celery("bothsides", set_as_current=False)
 app.conf.update(
@@ -65,19 +68,26 @@ def ring(policy_id: int) -> None:
 
 def ring_now(policy_id: int) -> None:
     """Wake the workers of a policy. Takes a second at most; a failure is logged, never raised."""
+    _send("worker.look", [policy_id], queue_of(policy_id))
+
+
+def ring_for_job(kind: str, job_id: int) -> None:
+    """Have a worker run a job once this transaction is committed; `kind` is that of `jobs.KINDS`."""
+    transaction.on_commit(lambda: ring_for_job_now(kind, job_id), robust=True)
+
+
+def ring_for_job_now(kind: str, job_id: int) -> None:
+    """Have a worker run a job. Takes a second at most; a failure is logged, never raised."""
+    _send("worker.run_job", [kind, job_id], JOBS)
+
+
+def _send(task: str, args: list, queue: str) -> None:
     try:
         with producers[_ringing].acquire(block=True, timeout=1) as producer:
             # Redis drops no message that expired unread. Where nobody listens the queue must not grow for ever;
             # where somebody does, one bell is as good as ten.
-            if producer.channel.client.llen(queue_of(policy_id)) >= BELLS_AT_MOST:
+            if producer.channel.client.llen(queue) >= BELLS_AT_MOST:
                 return
-            app.send_task(
-                "worker.look",
-                args=[policy_id],
-                queue=queue_of(policy_id),
-                producer=producer,
-                expires=60,
-                retry=False,
-            )
+            app.send_task(task, args=args, queue=queue, producer=producer, expires=60, retry=False)
     except Exception as error:
-        logger.warning("The bell of policy %s did not ring: %s", policy_id, error)
+        logger.warning("The bell of %s %s did not ring: %s", task, args, error)

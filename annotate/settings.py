@@ -221,6 +221,12 @@ MESSAGE_CHARACTERS = env.integer(
 SAMPLING_LEASE_SECONDS = env.integer(
     "SAMPLING_LEASE_SECONDS", 30, "How long a worker keeps a sampling job without a sign of life.", least=1
 )
+JOB_LEASE_SECONDS = env.integer(
+    "JOB_LEASE_SECONDS",
+    60,
+    "How long an import or export is held without a sign of life before it can be begun again.",
+    least=1,
+)
 GENERATION_ATTEMPTS = env.integer(
     "GENERATION_ATTEMPTS", 3, "How often a sampling job is tried before it has failed.", least=1
 )

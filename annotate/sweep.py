@@ -2,7 +2,7 @@
 
 import logging
 
-from annotate import assignments, bell, comparisons, generation, iterations
+from annotate import assignments, bell, comparisons, generation, iterations, jobs
 from annotate.models import GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ def run() -> dict[str, int]:
     waiting = GenerationRequest.objects.filter(state=GenerationRequest.State.WAITING, policy__active=True)
     for policy_id in waiting.values_list("policy_id", flat=True).distinct():
         bell.ring_now(policy_id)
+    jobs.ring_for_waiting()
     if any(done.values()):
         logger.info("Sweep: %s", ", ".join(f"{count} {what}" for what, count in done.items() if count))
     return done

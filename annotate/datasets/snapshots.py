@@ -16,6 +16,7 @@ from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils import timezone
 
 from annotate.datasets import comparisons, demonstrations, manifest
 from annotate.datasets.comparisons import COMPARISONS
@@ -236,6 +237,8 @@ def _register(writing: _Writing, made: dict) -> Export:
                 digest=made["digest"],
                 rows=made["counts"]["rows"],
                 location=location,
+                state=Export.State.DONE,
+                ended_at=timezone.now(),
             )
     except BaseException:
         for name in stored:

@@ -5,8 +5,10 @@ from .comparisons import Candidate, Comparison
 from .conversations import Conversation, Message
 from .exports import Export
 from .generation import Completion, GenerationRequest
+from .imports import Import
+from .jobs import Job
 from .policies import Policy
-from .projects import GuidelineVersion, Iteration, Membership, Project, TurnShape, WriteFrom
+from .projects import GuidelineVersion, Iteration, Membership, Project, SplitBy, TurnShape, WriteFrom
 from .prompts import FamilyMember, Prompt
 from .rankings import Flag, RankedCandidate, Ranking
 from .reviews import Review, ReviewComment
@@ -23,7 +25,9 @@ __all__ = [
     "Flag",
     "GenerationRequest",
     "GuidelineVersion",
+    "Import",
     "Iteration",
+    "Job",
     "Membership",
     "Message",
     "Policy",
@@ -36,6 +40,7 @@ __all__ = [
     "ReviewComment",
     "Role",
     "SkipReason",
+    "SplitBy",
     "TurnShape",
     "User",
     "WriteFrom",

@@ -14,7 +14,28 @@ class Comparison(models.Model):
         FAILED = "failed", "Failed: fewer than two distinct candidates, or its round was closed"
 
     project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="comparisons")
-    iteration = models.ForeignKey("annotate.Iteration", models.PROTECT, related_name="comparisons")
+    iteration = models.ForeignKey(
+        "annotate.Iteration",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="comparisons",
+        help_text="Empty where it was brought in from a file with its ranking.",
+    )
+    imported_in = models.ForeignKey(
+        "annotate.Import",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="comparisons",
+        help_text="The import that brought it in.",
+    )
+    source_id = models.CharField(
+        max_length=200,
+        blank=True,
+        db_default="",
+        help_text="Where it was brought in: its name in its source, or a digest of it; the same comes in once.",
+    )
     message = models.ForeignKey(
         "annotate.Message",
         models.PROTECT,
@@ -22,9 +43,15 @@ class Comparison(models.Model):
         help_text="The selected message; the messages before it are the context.",
     )
     state = models.CharField(max_length=8, choices=State, default=State.SAMPLING)
-    k = models.PositiveSmallIntegerField("K", validators=[MinValueValidator(2), MaxValueValidator(9)])
+    k = models.PositiveSmallIntegerField(
+        "K",
+        validators=[MinValueValidator(2), MaxValueValidator(9)],
+        help_text="Candidates that are wanted, 2 to 9; one that was brought in may have more.",
+    )
     overlap = models.PositiveSmallIntegerField()
-    draw_seed = models.CharField(max_length=64, help_text="What the draw was made from, so that it can be redone.")
+    draw_seed = models.CharField(
+        max_length=64, blank=True, help_text="What the draw was made from, so that it can be redone; else empty."
+    )
     draw_size = models.PositiveIntegerField(help_text="How many messages were eligible.")
     draw_index = models.PositiveIntegerField(help_text="Which of them was drawn, from 0.")
     reason = models.CharField(max_length=200, blank=True, help_text="Why it failed.")
@@ -38,7 +65,20 @@ class Comparison(models.Model):
             models.CheckConstraint(
                 condition=models.Q(draw_index__lt=models.F("draw_size")), name="comparison_drawn_from_set"
             ),
-            models.CheckConstraint(condition=models.Q(k__gte=2, k__lte=9), name="comparison_k_2_to_9"),
+            models.CheckConstraint(
+                condition=models.Q(k__gte=2) & (models.Q(k__lte=9) | models.Q(imported_in__isnull=False)),
+                name="comparison_k_2_to_9",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(imported_in__isnull=True, iteration__isnull=False)
+                | models.Q(imported_in__isnull=False, iteration__isnull=True, state="closed"),
+                name="comparison_imported_has_no_round",
+            ),
+            models.UniqueConstraint(
+                fields=["project", "source_id"],
+                condition=models.Q(imported_in__isnull=False),
+                name="comparison_imported_once",
+            ),
             models.CheckConstraint(condition=models.Q(overlap__gte=1), name="comparison_overlap_from_1"),
             models.CheckConstraint(
                 condition=models.Q(state__in=["sampling", "failed"], opened_at__isnull=True)

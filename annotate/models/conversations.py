@@ -12,6 +12,7 @@ class Conversation(models.Model):
     class Kind(models.TextChoices):
         CHAT = "chat", "A trainer talked to the policy"
         WRITE = "write", "A trainer wrote both sides"
+        IMPORTED = "imported", "Brought in from a file"
 
     class State(models.TextChoices):
         OPEN = "open", "Open: being held"
@@ -25,13 +26,29 @@ class Conversation(models.Model):
         RETURNED = "returned", "Returned to its trainer with comments"
 
     project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="conversations")
-    iteration = models.ForeignKey("annotate.Iteration", models.PROTECT, related_name="conversations")
+    iteration = models.ForeignKey(
+        "annotate.Iteration",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="conversations",
+        help_text="Empty where it was brought in from a file.",
+    )
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.CHAT)
     state = models.CharField(max_length=9, choices=State, default=State.OPEN)
-    trainer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="conversations")
+    trainer = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="conversations",
+        help_text="Empty where it was brought in from a file.",
+    )
     prompt = models.ForeignKey("annotate.Prompt", models.SET_NULL, null=True, blank=True, related_name="conversations")
     family = models.CharField(
-        max_length=64, blank=True, help_text="The family of its opening, set at the end; decides its split."
+        max_length=64,
+        blank=True,
+        help_text="The family of its opening, set at the end, or after the import; decides its split.",
     )
     revises = models.ForeignKey(
         "self",
@@ -56,6 +73,25 @@ class Conversation(models.Model):
     exported_at = models.DateTimeField(
         null=True, blank=True, help_text="When it first became part of an export; it can no longer be revised then."
     )
+    imported_in = models.ForeignKey(
+        "annotate.Import",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="conversations",
+        help_text="The import that brought it in.",
+    )
+    source_id = models.CharField(
+        max_length=200, blank=True, db_default="", help_text="Its name in the file that it came from."
+    )
+    digest = models.CharField(
+        max_length=64,
+        blank=True,
+        db_default="",
+        editable=False,
+        help_text="SHA-256 of what was said, where it was brought in; the same is not brought in twice.",
+    )
+    facts = models.JSONField(null=True, blank=True, help_text="What its source says of it beside its messages.")
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -67,7 +103,25 @@ class Conversation(models.Model):
                 name="conversation_finished_has_time",
             ),
             models.CheckConstraint(
-                condition=~models.Q(state="finished", family=""), name="conversation_finished_has_family"
+                condition=~models.Q(state="finished", family="") | models.Q(kind="imported"),
+                name="conversation_finished_has_family",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(
+                    kind="imported",
+                    state="finished",
+                    imported_in__isnull=False,
+                    trainer__isnull=True,
+                    iteration__isnull=True,
+                )
+                | (
+                    ~models.Q(kind="imported")
+                    & models.Q(imported_in__isnull=True, trainer__isnull=False, iteration__isnull=False)
+                ),
+                name="conversation_imported_has_no_trainer",
+            ),
+            models.UniqueConstraint(
+                fields=["project", "digest"], condition=models.Q(kind="imported"), name="conversation_imported_once"
             ),
             models.CheckConstraint(
                 condition=models.Q(review_state="none") | models.Q(kind="write", state="finished"),
@@ -80,6 +134,16 @@ class Conversation(models.Model):
                 fields=["project", "review_state", "-id"],
                 condition=models.Q(kind="write", state="finished"),
                 name="conversation_written",
+            ),
+            models.Index(
+                fields=["project", "source_id"],
+                condition=models.Q(kind="imported"),
+                name="conversation_source",
+            ),
+            models.Index(
+                fields=["project", "id"],
+                condition=models.Q(kind="imported", family=""),
+                name="conversation_without_family",
             ),
             # Without a list of pending entries: after a large import a look through it would take a second.
             GinIndex(fields=["near"], fastupdate=False, name="conversation_near"),
@@ -125,6 +189,14 @@ class Message(models.Model):
     active_seconds = models.PositiveIntegerField(
         default=0, db_default=0, help_text="Time at this turn, idle time left out."
     )
+    source_id = models.CharField(
+        max_length=200,
+        blank=True,
+        db_default="",
+        help_text="Where it was brought in: its name in its source, or a digest of it and all before it. The same "
+        "message in several conversations has the same one.",
+    )
+    facts = models.JSONField(null=True, blank=True, help_text="What its source says of it beside its text.")
     typed = models.PositiveIntegerField(default=0, db_default=0, help_text="Characters typed.")
     pasted = models.PositiveIntegerField(default=0, db_default=0, help_text="Characters pasted or dropped.")
     taken = models.PositiveIntegerField(

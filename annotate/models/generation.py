@@ -120,23 +120,30 @@ class GenerationRequest(models.Model):
 
 
 class Completion(models.Model):
-    """One sampled text."""
+    """One text for the place of a message: sampled from a policy, or brought in from a file."""
 
     class Kind(models.TextChoices):
         SAMPLED = "sampled", "Sampled from a policy"
+        IMPORTED = "imported", "Brought in from a file"
 
     class FinishReason(models.TextChoices):
         STOP = "stop", "The model ended it"
         LENGTH = "length", "Cut at the longest length"
         STOPPED = "stopped", "Stopped by a person"
 
-    request = models.ForeignKey(GenerationRequest, models.CASCADE, related_name="completions")
-    index = models.PositiveSmallIntegerField()
+    request = models.ForeignKey(GenerationRequest, models.CASCADE, null=True, blank=True, related_name="completions")
+    index = models.PositiveSmallIntegerField(default=0, db_default=0)
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.SAMPLED)
     text = models.TextField()
-    finish_reason = models.CharField(max_length=8, choices=FinishReason)
-    prompt_tokens = models.PositiveIntegerField()
-    completion_tokens = models.PositiveIntegerField()
+    source_id = models.CharField(
+        max_length=200, blank=True, db_default="", help_text="Where it was brought in: its name in its source."
+    )
+    model = models.CharField(
+        max_length=120, blank=True, db_default="", help_text="The model that wrote it, where its source says so."
+    )
+    finish_reason = models.CharField(max_length=8, choices=FinishReason, blank=True, db_default="")
+    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
+    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
     first_token_ms = models.PositiveIntegerField(null=True, help_text="From the claim to the first token.")
     total_ms = models.PositiveIntegerField(null=True, help_text="From the claim to the last token.")
     seed = models.BigIntegerField(null=True, help_text="Only where the engine honours one.")
@@ -149,7 +156,18 @@ class Completion(models.Model):
         ordering = ["request", "index"]
         constraints = [
             models.UniqueConstraint(fields=["request", "index"], name="completion_index_once"),
+            models.CheckConstraint(
+                condition=models.Q(
+                    kind="sampled",
+                    request__isnull=False,
+                    prompt_tokens__isnull=False,
+                    completion_tokens__isnull=False,
+                )
+                & ~models.Q(finish_reason="")
+                | models.Q(kind="imported", request__isnull=True),
+                name="completion_sampled_has_request",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"Completion {self.index} of request {self.request_id}"
+        return f"Completion {self.pk}" if self.request_id is None else f"Text {self.index} of request {self.request_id}"

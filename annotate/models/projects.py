@@ -15,6 +15,13 @@ class WriteFrom(models.TextChoices):
     BLANK = "blank", "A blank page with the topic"
 
 
+class SplitBy(models.TextChoices):
+    """What decides into which split work comes."""
+
+    FAMILY = "family", "The family of its opening"
+    AUTHOR = "author", "Who held or wrote the conversation; a family stays with the one who began it"
+
+
 class TurnShape(models.TextChoices):
     """In which order the turns of a written conversation may follow one another."""
 
@@ -100,6 +107,13 @@ class Project(models.Model):
         default=72,
         validators=[MaxValueValidator(24 * 365)],
         help_text="How long what came back waits for its own trainer before anyone may take it, in hours.",
+    )
+    split_by = models.CharField(
+        max_length=6,
+        choices=SplitBy,
+        default=SplitBy.FAMILY,
+        db_default="family",
+        help_text="What decides the split. Fixed with the first export.",
     )
     policies = models.ManyToManyField(
         "annotate.Policy", blank=True, help_text="What the next iteration samples from; the first one replies."

@@ -23,11 +23,20 @@ class Flag(models.TextChoices):
 
 
 class Ranking(models.Model):
-    """One trainer's weak order over the candidates of one comparison."""
+    """One weak order over the candidates of one comparison: a trainer's, or brought in with it from a file."""
 
+    class Kind(models.TextChoices):
+        TRAINER = "trainer", "By a trainer"
+        IMPORTED = "imported", "Brought in from a file"
+
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.TRAINER, db_default="trainer")
     comparison = models.ForeignKey("annotate.Comparison", models.CASCADE, related_name="rankings")
-    assignment = models.ForeignKey("annotate.Assignment", models.PROTECT, related_name="rankings")
-    trainer = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="rankings")
+    assignment = models.ForeignKey(
+        "annotate.Assignment", models.PROTECT, null=True, blank=True, related_name="rankings"
+    )
+    trainer = models.ForeignKey(
+        settings.AUTH_USER_MODEL, models.PROTECT, null=True, blank=True, related_name="rankings"
+    )
     current = models.BooleanField(default=True, help_text="Whether it is the one of its assignment that counts.")
     all_bad = models.BooleanField(default=False, help_text="No candidate is acceptable.")
     active_seconds = models.PositiveIntegerField(default=0)
@@ -37,6 +46,16 @@ class Ranking(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["assignment"], condition=models.Q(current=True), name="ranking_one_current"
+            ),
+            models.UniqueConstraint(
+                fields=["comparison"],
+                condition=models.Q(current=True, kind="imported"),
+                name="ranking_one_imported",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(kind="trainer", assignment__isnull=False, trainer__isnull=False)
+                | models.Q(kind="imported", assignment__isnull=True, trainer__isnull=True),
+                name="ranking_trainers_has_assignment",
             ),
         ]
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from django.contrib import admin
 from django.urls import reverse
+from django.utils import timezone
 from rest_framework.authtoken.models import TokenProxy
 
 from annotate import assignments, rankings
@@ -83,6 +84,8 @@ def one_of_each(project: Project) -> None:
         digest="0" * 64,
         rows=1,
         location="demo",
+        state="done",
+        ended_at=timezone.now(),
     )
 
 

@@ -1,0 +1,1 @@
+"""What the answers tell of their quality: agreement and consensus."""
