@@ -94,7 +94,7 @@ def conversation_for(user: User, conversation_id: int) -> Conversation:
         Conversation.objects.filter(
             pk=conversation_id, project__in=Membership.objects.filter(user=user).values("project")
         )
-        .select_related("project", "iteration", "trainer", "prompt", "revises", "made_by_review")
+        .select_related("project", "iteration", "imported_in", "trainer", "prompt", "revises", "made_by_review")
         .first()
     )
     if conversation is None or not (is_author(user, conversation) or has_role(user, *READS_ALL)):
@@ -125,7 +125,7 @@ def comparison_for(user: User, comparison_id: int) -> Comparison:
     """
     comparison = (
         Comparison.objects.filter(pk=comparison_id, project__in=Membership.objects.filter(user=user).values("project"))
-        .select_related("project", "iteration", "message__conversation")
+        .select_related("project", "iteration", "imported_in", "message__conversation")
         .first()
     )
     if comparison is None or not has_role(user, *READS_ALL):

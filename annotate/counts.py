@@ -25,13 +25,14 @@ def of_projects(slug: str | None = None) -> list[dict]:
     projects = Project.objects.order_by("slug")
     if slug is not None:
         projects = projects.filter(slug=slug)
-    prompts = _prompts()
+    prompts, imported = _prompts(), _imported()
     people = _people()
     iterations = _iterations()
     return [
         {
             "project": project.slug,
             "prompts": prompts.get(project.pk, {"active": 0, "used": 0}),
+            "imported": imported.get(project.pk, {"conversations": 0, "comparisons": 0}),
             "iterations": iterations.get(project.pk, []),
             "people": people.get(project.pk, []),
         }
@@ -43,6 +44,18 @@ def _prompts() -> dict[int, dict]:
     rows = Prompt.objects.order_by().values("project_id")
     rows = rows.annotate(active=Count("id", Q(active=True)), used=Count("id", Q(uses__gt=0)))
     return {row.pop("project_id"): row for row in rows}
+
+
+def _imported() -> dict[int, dict]:
+    found: dict[int, dict] = {}
+    kinds = {
+        "conversations": Conversation.objects.filter(kind=Conversation.Kind.IMPORTED),
+        "comparisons": Comparison.objects.filter(imported_in__isnull=False),
+    }
+    for name, rows in kinds.items():
+        for pk, count in _counted(rows, "project_id"):
+            found.setdefault(pk, dict.fromkeys(kinds, 0))[name] = count
+    return found
 
 
 def _iterations() -> dict[int, list[dict]]:
@@ -61,22 +74,21 @@ def _iterations() -> dict[int, list[dict]]:
             "requests": {purpose: _none_yet(GenerationRequest.State) for purpose in GenerationRequest.Purpose.values},
             "rankings": {"submitted": 0, "surplus": 0, "all_bad": 0},
         }
-    for pk, state, count in _counted(Conversation.objects, "iteration_id", "state"):
+    for pk, state, count in _counted(Conversation.objects.filter(iteration__isnull=False), "iteration_id", "state"):
         found[pk]["conversations"][state] = count
     finished = Conversation.objects.filter(kind=Conversation.Kind.WRITE, state=Conversation.State.FINISHED)
     for pk, state, count in _counted(finished, "iteration_id", "review_state"):
         found[pk]["written"][state] = count
     _count_messages(found)
-    for pk, state, count in _counted(Comparison.objects, "iteration_id", "state"):
+    for pk, state, count in _counted(Comparison.objects.filter(iteration__isnull=False), "iteration_id", "state"):
         found[pk]["comparisons"][state] = count
     for pk, kind, state, count in _counted(Assignment.objects, "iteration_id", "kind", "state"):
         found[pk]["assignments"][kind][state] = count
     requests = GenerationRequest.objects.annotate(of=Coalesce("conversation__iteration_id", "comparison__iteration_id"))
     for pk, purpose, state, count in _counted(requests, "of", "purpose", "state"):
         found[pk]["requests"][purpose][state] = count
-    for pk, state, all_bad, count in _counted(
-        Ranking.objects.filter(current=True), "comparison__iteration_id", "assignment__state", "all_bad"
-    ):
+    by_trainers = Ranking.objects.filter(current=True, kind=Ranking.Kind.TRAINER)
+    for pk, state, all_bad, count in _counted(by_trainers, "comparison__iteration_id", "assignment__state", "all_bad"):
         found[pk]["rankings"][state] += count
         found[pk]["rankings"]["all_bad"] += count * all_bad
     by_project: dict[int, list[dict]] = {}

@@ -10,6 +10,7 @@ from annotate import (
     assignments,
     conversations,
     demonstrations,
+    families,
     generation,
     iterations,
     people,
@@ -19,12 +20,17 @@ from annotate import (
 )
 from annotate.models import (
     Assignment,
+    Candidate,
     Comparison,
+    Completion,
+    Conversation,
     GenerationRequest,
+    Import,
     Iteration,
     Message,
     Policy,
     Project,
+    RankedCandidate,
     Ranking,
     Role,
     User,
@@ -239,3 +245,66 @@ def ranking(comparison: Comparison, order: str = "A B C D", user: User | None = 
     slot.refresh_from_db()
     tiers = rankings.parse_order(order, dict(zip("ABCDEFGHI", candidates, strict=False)))
     return rankings.submit(assignment=slot, user=slot.trainer, tiers=tiers, **marks)
+
+
+def imported_in(project: Project, source: str = "a-file", **fields) -> Import:
+    """An import that is done, of which nothing came in yet."""
+    now = timezone.now()
+    return Import.objects.create(
+        **{"project": project, "source": source, "format": "messages", "state": "done", "ended_at": now} | fields
+    )
+
+
+def imported(project: Project, *turns: tuple[str, str], **fields) -> Conversation:
+    """An imported conversation of these (role, text), a question and its answer where none are given."""
+    number = next(_numbers)
+    turns = turns or (("user", f"Imported question {number}"), ("assistant", f"Imported answer {number}"))
+    family = families.join(project=project, texts=[turns[0][1]])[0]
+    made = {"source_id": f"row-{number}", "digest": f"{number:064}", "family": family, "finished_at": timezone.now()}
+    conversation = Conversation.objects.create(
+        project=project,
+        kind=Conversation.Kind.IMPORTED,
+        state=Conversation.State.FINISHED,
+        **{"imported_in": fields.pop("imported_in", None) or imported_in(project)} | made | fields,
+    )
+    Message.objects.bulk_create(
+        Message(
+            conversation=conversation,
+            position=position,
+            role=role,
+            text=text,
+            source=Message.Source.IMPORTED,
+            source_id=f"{conversation.digest[:40]}-{position}",
+        )
+        for position, (role, text) in enumerate(turns)
+    )
+    return conversation
+
+
+def imported_comparison(project: Project, *tiers: tuple[str, ...], conversation: Conversation | None = None):
+    """An imported comparison of these texts, best first; the conversation ends with one of the best ones."""
+    tiers = tiers or (("The better answer",), ("The worse answer",))
+    conversation = conversation or imported(project, ("user", "Which is better?"), ("assistant", tiers[0][0]))
+    message = conversation.messages.order_by("-position").first()
+    comparison = Comparison.objects.create(
+        project=project,
+        imported_in=conversation.imported_in,
+        source_id=f"comparison-{next(_numbers)}",
+        message=message,
+        state=Comparison.State.CLOSED,
+        k=sum(map(len, tiers)),
+        overlap=1,
+        draw_size=1,
+        draw_index=0,
+        opened_at=timezone.now(),
+        closed_at=timezone.now(),
+    )
+    ranking = Ranking.objects.create(comparison=comparison, kind=Ranking.Kind.IMPORTED)
+    for rank, tier in enumerate(tiers):
+        for text in tier:
+            completion = Completion.objects.create(kind=Completion.Kind.IMPORTED, text=text)
+            candidate = Candidate.objects.create(
+                comparison=comparison, completion=completion, original=text == message.text
+            )
+            RankedCandidate.objects.create(ranking=ranking, candidate=candidate, rank=rank)
+    return comparison

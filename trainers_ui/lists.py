@@ -3,14 +3,14 @@
 Every list reads one page by its key, so that the last page costs what the first one does.
 """
 
-from django.db.models import Count, Exists, F, FilteredRelation, OuterRef, Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, F, FilteredRelation, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.fields.json import KT
 from django.db.models.functions import Coalesce, Left
 from django.utils import timezone
 
 from annotate import access, assignments, demonstrations, queue
 from annotate.errors import Invalid
-from annotate.models import Assignment, Conversation, Review, User
+from annotate.models import Assignment, Conversation, Message, Review, User
 
 PAGE = 30
 RECENT = 20
@@ -158,6 +158,15 @@ def conversations(project, before: int | None) -> list:
     return list(turns.annotate(opening=Left("first__text", 400)))
 
 
+def imported(project, before: int | None) -> list:
+    """Conversations that were brought in from files, the newest first, with `opening` and `turns`."""
+    keys = _keys(project.conversations.filter(state="finished", kind="imported"), before)
+    rows = project.conversations.filter(pk__in=keys).select_related("imported_in").order_by("-id")
+    opening = Message.objects.filter(conversation=OuterRef("pk")).exclude(role="system").order_by("position")
+    turns = rows.annotate(turns=Count("messages", filter=~Q(messages__role="system")))
+    return list(turns.annotate(opening=Left(Subquery(opening.values("text")[:1]), 400)))
+
+
 def pieces(project, review_state: str, before: int | None) -> list:
     """Finished pieces of writing in a review state (any where it is empty), the newest first, with `opening`, `turns`,
     `superseded` and `late`.
@@ -176,7 +185,11 @@ def comparisons(project, state: str, before: int | None) -> list:
     keys = _keys(project.comparisons.filter(state=state), before)
     rows = project.comparisons.filter(pk__in=keys).order_by("-id")
     rows = rows.annotate(
-        ranked=Count("rankings", filter=Q(rankings__current=True, rankings__assignment__state="submitted")),
+        ranked=Count(
+            "rankings",
+            filter=Q(rankings__current=True)
+            & (Q(rankings__assignment__state="submitted") | Q(rankings__kind="imported")),
+        ),
         context=FilteredRelation(
             "message__conversation__messages",
             condition=Q(message__conversation__messages__position=F("message__position") - 1),

@@ -15,6 +15,7 @@ urlpatterns = [
     path("projects/<slug:slug>/ahead/", work.ahead, name="ahead"),
     path("projects/<slug:slug>/leave/", work.leave, name="leave"),
     path("projects/<slug:slug>/chats/", review.list_conversations, name="review_conversations"),
+    path("projects/<slug:slug>/imported/", review.list_imported, name="review_imported"),
     path("projects/<slug:slug>/written/", review.list_pieces, name="review_pieces"),
     path("projects/<slug:slug>/rankings/", review.list_comparisons, name="review_comparisons"),
     path("work/<int:pk>/", work.work, name="work"),

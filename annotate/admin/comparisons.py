@@ -25,10 +25,11 @@ class CandidatesInline(ReadOnlyInline):
         return candidate.completion.text
 
     def policy(self, candidate: Candidate) -> str:
-        return candidate.completion.request.policy.name
+        completion = candidate.completion
+        return completion.request.policy.name if completion.request else f"imported {completion.model}".strip()
 
     def ended_by(self, candidate: Candidate) -> str:
-        return candidate.completion.get_finish_reason_display()
+        return candidate.completion.get_finish_reason_display() or "–"
 
 
 class RankingsInline(ReadOnlyInline):
@@ -47,7 +48,7 @@ class RankingsInline(ReadOnlyInline):
         return written(ranking)
 
     def counts(self, ranking: Ranking) -> str:
-        return ranking.assignment.get_state_display()
+        return ranking.assignment.get_state_display() if ranking.assignment else ranking.get_kind_display()
 
 
 @admin.register(Comparison)
@@ -56,13 +57,15 @@ class ComparisonAdmin(ReadOnly):
 
     list_display = ("id", state, "project", "round", "k", "overlap", "reason", "created_at", "opened_at", "closed_at")
     list_filter = ("state", "project")
-    list_select_related = ("project", "iteration")
+    list_select_related = ("project", "iteration", "imported_in")
     search_fields = ("=id",)
     search_help_text = "Number of the comparison"
     ordering = ("-id",)
     fields = (
         "project",
         "iteration",
+        "imported_in",
+        "source_id",
         "state",
         "reason",
         "context",
@@ -79,8 +82,8 @@ class ComparisonAdmin(ReadOnly):
     inlines = (CandidatesInline, RankingsInline)
 
     @admin.display(description="iteration")
-    def round(self, comparison: Comparison) -> int:
-        return comparison.iteration.number
+    def round(self, comparison: Comparison) -> int | str:
+        return comparison.iteration.number if comparison.iteration else "imported"
 
     def conversation(self, comparison: Comparison) -> SafeString:
         message = comparison.message

@@ -87,8 +87,10 @@ class ConversationAdmin(ReadOnly):
     )  # fmt: skip
     list_filter = ("kind", "state", "review_state", "project")
     list_select_related = ("project", "iteration", "trainer", "prompt")
-    search_fields = ("=id", "trainer__email")
-    search_help_text = "Number of the conversation, or e-mail address of its trainer"
+    search_fields = ("=id", "trainer__email", "=source_id")
+    search_help_text = (
+        "Number of the conversation, e-mail address of its trainer, or its name in an imported file"
+    )
     ordering = ("-id",)
     inlines = (MessagesInline, ReviewsInline)
     exclude = ("revises", "forked_from")
@@ -103,8 +105,8 @@ class ConversationAdmin(ReadOnly):
         return "" if conversation.review_state == Conversation.ReviewState.NONE else conversation.review_state
 
     @admin.display(description="iteration")
-    def round(self, conversation: Conversation) -> int:
-        return conversation.iteration.number
+    def round(self, conversation: Conversation) -> int | str:
+        return conversation.iteration.number if conversation.iteration else "imported"
 
     @admin.display(description="stands in the place of")
     def stands_in_place_of(self, conversation: Conversation) -> str:

@@ -34,8 +34,18 @@ class PlacesInline(ReadOnlyInline):
 class RankingAdmin(ReadOnly):
     """What trainers found."""
 
-    list_display = ("id", "comparison_id", "trainer", "order", "all_bad", "current", "active_seconds", "created_at")
-    list_filter = ("all_bad", "current", "comparison__project")
+    list_display = (
+        "id",
+        "comparison_id",
+        "kind",
+        "trainer",
+        "order",
+        "all_bad",
+        "current",
+        "active_seconds",
+        "created_at",
+    )
+    list_filter = ("kind", "all_bad", "current", "comparison__project")
     list_select_related = ("trainer",)
     search_fields = ("=id", "=comparison__id", "trainer__email")
     search_help_text = "Number of the ranking or of its comparison, or e-mail address of its trainer"

@@ -11,7 +11,7 @@ from annotate import access, comparisons, derive
 from annotate.api.assignments import RankingOut, Turn
 from annotate.api.paging import PageInput, one_page
 from annotate.api.refusals import InvalidInput, Refusal
-from annotate.models import Comparison, Ranking
+from annotate.models import Assignment, Comparison, Completion, Ranking
 
 
 class CandidateOut(serializers.Serializer):
@@ -20,22 +20,42 @@ class CandidateOut(serializers.Serializer):
     id = serializers.IntegerField()
     text = serializers.CharField(source="completion.text")
     original = serializers.BooleanField(help_text="Whether it is the message that stood in the conversation.")
-    policy = serializers.CharField(source="completion.request.policy.name")
-    finish_reason = serializers.CharField(source="completion.finish_reason")
-    sampling = serializers.DictField(source="completion.request.sampling")
+    kind = serializers.ChoiceField(Completion.Kind.choices, source="completion.kind")
+    policy = serializers.CharField(
+        source="completion.request.policy.name", default=None, allow_null=True, help_text="Null where it was imported."
+    )
+    model = serializers.CharField(
+        source="completion.model", help_text="Of an imported one: the model that wrote it, where its source says so."
+    )
+    finish_reason = serializers.CharField(source="completion.finish_reason", help_text="Empty where it was imported.")
+    sampling = serializers.DictField(source="completion.request.sampling", default=None, allow_null=True)
 
 
 class RankingRead(RankingOut):
     """A ranking as reviewers, admins and engineers read it."""
 
-    trainer = serializers.SerializerMethodField(help_text="The same made-up code as in the project's exports.")
+    kind = serializers.ChoiceField(Ranking.Kind.choices)
+    state = serializers.ChoiceField(
+        [Assignment.State.SUBMITTED, Assignment.State.SURPLUS],
+        source="assignment.state",
+        default=None,
+        allow_null=True,
+        help_text="`surplus`: it came after its place was taken; kept, but not counted. Null where it was imported.",
+    )
+    trainer = serializers.SerializerMethodField(
+        help_text="The same made-up code as in the project's exports; null where it was imported."
+    )
     current = serializers.BooleanField(help_text="Whether it is its assignment's latest.")
     shown_order = serializers.ListField(
-        source="assignment.shown_order", child=serializers.IntegerField(), help_text="Candidate ids as shown."
+        source="assignment.shown_order",
+        child=serializers.IntegerField(),
+        default=None,
+        allow_null=True,
+        help_text="Candidate ids as shown; null where it was imported.",
     )
 
-    def get_trainer(self, ranking: Ranking) -> str:
-        return derive.pseudonym(self.context["secret"], ranking.trainer_id)
+    def get_trainer(self, ranking: Ranking) -> str | None:
+        return ranking.trainer_id and derive.pseudonym(self.context["secret"], ranking.trainer_id)
 
 
 class ComparisonOut(serializers.Serializer):
@@ -43,7 +63,15 @@ class ComparisonOut(serializers.Serializer):
 
     id = serializers.IntegerField()
     project = serializers.SlugField(source="project.slug")
-    iteration = serializers.IntegerField(source="iteration.number")
+    iteration = serializers.IntegerField(
+        source="iteration.number",
+        default=None,
+        allow_null=True,
+        help_text="Null where it was imported with its ranking.",
+    )
+    source = serializers.CharField(
+        source="imported_in.source", default=None, allow_null=True, help_text="Of an imported one: the set it is from."
+    )
     state = serializers.ChoiceField(Comparison.State.choices)
     reason = serializers.CharField(help_text="Why it failed.")
     conversation = serializers.IntegerField(source="message.conversation_id")
@@ -110,7 +138,7 @@ class ComparisonList(APIView):
         rows = access.comparisons_read_by(request.user, project)
         if "state" in wanted:
             rows = rows.filter(state=wanted["state"])
-        rows = rows.select_related("project", "iteration", "message").prefetch_related(*PARTS)
+        rows = rows.select_related("project", "iteration", "imported_in", "message").prefetch_related(*PARTS)
         return one_page(
             request,
             rows,

@@ -72,11 +72,19 @@ class ConversationOut(serializers.Serializer):
 
     id = serializers.IntegerField()
     project = serializers.SlugField(source="project.slug")
-    iteration = serializers.IntegerField(source="iteration.number")
+    iteration = serializers.IntegerField(
+        source="iteration.number", default=None, allow_null=True, help_text="Null where it was imported."
+    )
+    source = serializers.CharField(
+        source="imported_in.source", default=None, allow_null=True, help_text="Of an imported one: the set it is from."
+    )
+    source_id = serializers.CharField(help_text="Of an imported one: its name there, where it has one.")
     kind = serializers.ChoiceField(Conversation.Kind.choices)
     state = serializers.ChoiceField(Conversation.State.choices)
     review_state = serializers.ChoiceField(Conversation.ReviewState.choices)
-    trainer = serializers.SerializerMethodField(help_text="The same made-up code as in the project's exports.")
+    trainer = serializers.SerializerMethodField(
+        help_text="The same made-up code as in the project's exports; null where it was imported."
+    )
     prompt = serializers.IntegerField(source="prompt_id", allow_null=True)
     revises = serializers.IntegerField(
         source="revises_id", allow_null=True, help_text="The conversation in whose place this one stands."
@@ -88,8 +96,8 @@ class ConversationOut(serializers.Serializer):
         allow_null=True, help_text="When it became part of an export of demonstrations; it is not revised after that."
     )
 
-    def get_trainer(self, conversation: Conversation) -> str:
-        return derive.pseudonym(conversation.project.secret, conversation.trainer_id)
+    def get_trainer(self, conversation: Conversation) -> str | None:
+        return conversation.trainer_id and derive.pseudonym(conversation.project.secret, conversation.trainer_id)
 
 
 class ConversationDetail(ConversationOut):
@@ -159,7 +167,7 @@ class ConversationList(APIView):
         project = access.project_for(request.user, slug)
         page = {"after": wanted.pop("after"), "limit": wanted.pop("limit")}
         rows = access.conversations_read_by(request.user, project).filter(**wanted)
-        rows = rows.select_related("project", "iteration")
+        rows = rows.select_related("project", "iteration", "imported_in")
         return one_page(request, rows, **page, shown_as=lambda found: ConversationOut(found, many=True).data)
 
 

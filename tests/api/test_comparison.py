@@ -44,3 +44,19 @@ def test_query_count_does_not_grow(api, comparison, django_assert_num_queries) -
         rankings.submit(assignment=slot, user=slot.trainer, tiers=[slot.shown_order])
         with django_assert_num_queries(12):
             client.get(address(comparison))
+
+
+def test_reads_one_that_was_imported_with_its_ranking(api, comparison) -> None:
+    project = comparison.project
+    imported = factory.imported_comparison(project, ("Better.",), ("Worse.",))
+    client = api(factory.person(project, role="engineer"))
+
+    found = client.get(f"/api/v1/comparisons/{imported.pk}/").json()
+
+    assert (found["iteration"], found["source"]) == (None, "a-file")
+    assert [(one["text"], one["kind"], one["policy"], one["sampling"]) for one in found["candidates"]] == [
+        ("Better.", "imported", None, None),
+        ("Worse.", "imported", None, None),
+    ]
+    (ranking,) = found["rankings"]
+    assert (ranking["kind"], ranking["trainer"], ranking["shown_order"]) == ("imported", None, None)

@@ -159,8 +159,10 @@ def first_word(label: str) -> str:
 
 @register.filter
 def provenance(completion) -> str:
-    """Where a sampled text came from: policy, sampling, how it ended, how long it took."""
+    """Where a text came from: policy, sampling, how it ended, how long it took; or that it was brought in."""
     request = completion.request
+    if request is None:
+        return f"imported · {completion.model}" if completion.model else "imported"
     sampling = request.sampling
     said = [
         str(request.policy),

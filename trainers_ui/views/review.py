@@ -1,5 +1,9 @@
 """Finished chats, pieces of writing and rankings of a project, for those who read the work of others."""
 
+import itertools
+import string
+from collections.abc import Iterator
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
@@ -38,6 +42,16 @@ def list_conversations(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @page("GET")
+def list_imported(request: HttpRequest, slug: str) -> HttpResponse:
+    """Conversations that were brought in from files, the newest first."""
+    project = access.reviewed_project_for(request.user, slug)
+    before = lists.before(request.GET.get("before", ""))
+    rows, older = lists.one_page(lists.imported(project, before))
+    context = {"project": project, "rows": rows, "older": older, "newest": before is None}
+    return render(request, "trainers_ui/review_imported.html", context)
+
+
+@page("GET")
 def list_pieces(request: HttpRequest, slug: str) -> HttpResponse:
     """Finished pieces of writing, the newest first, all or those in one review state."""
     project = access.reviewed_project_for(request.user, slug)
@@ -67,7 +81,7 @@ def list_comparisons(request: HttpRequest, slug: str) -> HttpResponse:
 
 @page("GET")
 def read_conversation(request: HttpRequest, pk: int) -> HttpResponse:
-    """One chat with where each reply came from."""
+    """One chat, or what was brought in from a file, with where each message came from."""
     access.require_role(request.user, *access.READS_ALL)
     conversation = access.conversation_for(request.user, pk)
     if conversation.kind == "write":
@@ -135,7 +149,7 @@ def read_comparison(request: HttpRequest, pk: int) -> HttpResponse:
     """One comparison: its answers, where they came from, and the places that each trainer gave them."""
     comparison = access.comparison_for(request.user, pk)
     candidates = list(comparison.candidates.select_related("completion__request__policy"))
-    letters = {one.pk: letter for one, letter in zip(candidates, comparisons.LETTERS, strict=False)}
+    letters = {one.pk: letter for one, letter in zip(candidates, _letters(), strict=False)}
     ranked = [_ranking(ranking, letters) for ranking in _rankings(comparison)]
     messages = comparisons.context(comparison)
     context = {
@@ -149,19 +163,26 @@ def read_comparison(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "trainers_ui/review_comparison.html", context)
 
 
+def _letters() -> Iterator[str]:
+    """A, B, C … and then numbers: a comparison that was brought in may have any number of answers."""
+    yield from string.ascii_uppercase
+    yield from map(str, itertools.count(len(string.ascii_uppercase) + 1))
+
+
 def _rankings(comparison):
     current = comparison.rankings.filter(current=True).select_related("trainer", "assignment")
     return current.prefetch_related("places").order_by("id")
 
 
 def _ranking(ranking, letters: dict[int, str]) -> dict:
+    slot = ranking.assignment
     order = lettered(rankings.tiers_of(ranking), letters, all_bad=ranking.all_bad)
     return {
-        "trainer": ranking.trainer,
+        "trainer": ranking.trainer or "Imported",
         "created_at": ranking.created_at,
         "active_seconds": ranking.active_seconds,
-        "state": ranking.assignment.state,
-        "seen": " ".join(letters.get(candidate, "?") for candidate in ranking.assignment.shown_order),
+        "counts": slot is None or slot.state == "submitted",
+        "seen": " ".join(letters.get(candidate, "?") for candidate in slot.shown_order) if slot else "",
         "order": order,
         "sentence": order.sentence,
         "places": {place.candidate_id: place for place in ranking.places.all()},
@@ -179,7 +200,7 @@ def _answer(candidate, letter: str, ranked: list[dict]) -> dict:
         }
         for one in ranked
     ]
-    ranks = [one["order"].place(letter).rank for one in ranked if one["state"] == "submitted"]
+    ranks = [one["order"].place(letter).rank for one in ranked if one["counts"]]
     return {
         "letter": letter,
         "text": candidate.completion.text,

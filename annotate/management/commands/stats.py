@@ -33,6 +33,7 @@ class Command(RefusingCommand):
 def _lines(project: dict) -> Iterator[str]:
     yield project["project"]
     yield f"  prompts        {_told(project['prompts'])}"
+    yield f"  imported       {_told(project['imported'])}"
     for iteration in project["iterations"]:
         yield f"  iteration {iteration['number']}, {iteration['state']}"
         yield f"    conversations  {_told(iteration['conversations'])}"
