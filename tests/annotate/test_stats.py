@@ -72,6 +72,7 @@ def test_counts_for_people(project):
     assert said.splitlines() == [
         "demo",
         "  prompts        none",
+        "  imported       none",
         "  iteration 1, open",
         "    conversations  finished 2, abandoned 1",
         "    written        none",
