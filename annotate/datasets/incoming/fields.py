@@ -21,8 +21,9 @@ FACT_CHARACTERS = 1000
 DEEPEST = 50
 """How deep what a message says beside its text may be nested."""
 
-ID_KEYS = ("id", "conversation_id", "prompt_id")
-"""Where the name of a row may stand; the first one that is there counts."""
+ID_KEYS = ("id", "conversation_id")
+"""Where the name of a row may stand; the first one that is there counts. A prompt's id comes back in every row with
+that prompt, so it names none."""
 
 USE_CASE_KEYS = ("use_case", "category")
 
@@ -41,8 +42,13 @@ def clean(value: str, mends: Mending) -> str:
     """The text as a message keeps it; empty where nothing of it can be seen."""
     if "\x00" in value:
         mends.note("dropped_nul")
-    text = manuscripts.clean(value).strip()
-    return text if any(unicodedata.category(character) not in UNSEEN for character in text) else ""
+    # Most texts need no cleaning, and a look at their first character says that they are seen: files hold millions.
+    text = (
+        value if value.isascii() and "\r" not in value and "\x00" not in value else manuscripts.clean(value)
+    ).strip()
+    if text[:1].isalnum() or any(unicodedata.category(character) not in UNSEEN for character in text):
+        return text
+    return ""
 
 
 def text(row: dict, key: str, mends: Mending) -> str:
@@ -63,7 +69,10 @@ def first_text(row: dict, keys: tuple[str, ...], mends: Mending) -> str:
 
 def first_key(row: dict, keys: tuple[str, ...]) -> str | None:
     """The first of these fields that is there and not null."""
-    return next((key for key in keys if row.get(key) is not None), None)
+    for key in keys:
+        if row.get(key) is not None:
+            return key
+    return None
 
 
 def rank(value) -> int:
@@ -92,9 +101,9 @@ def wanted(row: dict) -> None:
             raise Bad(f"{key} says that its answer is a bad one, which is neither a demonstration nor a comparison")
 
 
-def talk(row: dict, turns: list[Turn], taken: set[str], suffix: str = "") -> Talk:
+def talk(row: dict, turns: list[Turn], taken: set[str], *, suffix: str = "", ids: tuple[str, ...] = ID_KEYS) -> Talk:
     """The conversation of a row, of which the fields `taken` became turns and the others are kept beside them."""
-    key = next((key for key in ID_KEYS if name(row.get(key))), None)
+    key = next((key for key in ids if name(row.get(key))), None)
     split, use_case = row.get("split"), _use_case(row)
     gone = taken | ({key} if key else set()) | ({"split"} if isinstance(split, str) else set())
     return Talk(

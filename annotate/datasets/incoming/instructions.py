@@ -51,7 +51,7 @@ def question(row: dict, holder: dict, mends: Mending) -> str:
     if not asked:
         key = fields.first_key(row, ASKS)
         raise Bad(f"{key} is empty" if key else f"it has none of the fields {', '.join(ASKS)}")
-    given = fields.first_text(holder, INPUTS, mends) if row.get("instruction") is not None else ""
+    given = fields.first_text(holder, INPUTS, mends)
     return f"{asked}\n\n{given}" if given else asked
 
 

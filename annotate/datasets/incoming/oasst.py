@@ -60,7 +60,7 @@ def read(value, options: Options) -> Item:
 
 def is_flat(row: dict) -> bool:
     """Whether the row is a single message."""
-    return "message_id" in row and "role" in row and not isinstance(row.get("prompt"), dict)
+    return row.keys() >= {"message_id", "text", "role"} and not isinstance(row.get("prompt"), dict)
 
 
 def _walked(root: dict, mends: Mending) -> tuple[list[Talk], list[_Ranked], dict[str, int]]:
