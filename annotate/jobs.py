@@ -3,17 +3,21 @@
 Whoever runs a job holds its token. A thread renews the lease and writes how far the work is, on a connection of its
 own, because the work itself may be one long transaction. When a lease runs out the job can be begun again, and the
 former holder, should it still be alive, learns of it and stops.
+
+A background job is begun by workers, until it has ended or its holders died JOB_ATTEMPTS times. A process that is told
+to end gives back what it holds, which does not count as an attempt.
 """
 
 import contextlib
 import logging
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -43,12 +47,23 @@ class Lost(BothsidesError):
     code = "lost"
 
 
+class Terminated(SystemExit):
+    """This process was told to end (SIGTERM) while it ran a job."""
+
+
+TELL_SECONDS = 1.0
+"""Pause between two looks at the record: how late a person sees how far it is, and a holder hears that it must stop."""
+
+REASON_CHARACTERS = 2000
+"""So much of a reason is kept."""
+
+
 class Run:
     """A job while this process runs it."""
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job, token: uuid.UUID):
         self.job = job
-        self.token = job.token
+        self.token = token
         self._end: BothsidesError | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease of {job}", daemon=True)
@@ -71,7 +86,7 @@ class Run:
 
     def _renew(self) -> None:
         model, pk = type(self.job), self.job.pk
-        while not self._closed.wait(settings.JOB_LEASE_SECONDS / 4):
+        while not self._closed.wait(min(TELL_SECONDS, settings.JOB_LEASE_SECONDS / 4)):
             try:
                 held = model.objects.filter(pk=pk, token=self.token).update(
                     lease_until=timezone.now() + timedelta(seconds=settings.JOB_LEASE_SECONDS),
@@ -95,41 +110,120 @@ class Run:
 
 @contextlib.contextmanager
 def running(job: Job) -> Iterator[Run]:
-    """Begin a job and hold it while the block runs. Afterwards it is failed or stopped, unless `end` was called.
+    """Begin a job and hold it while the block runs. The block calls `end` once the work is done.
 
-    Raises Conflict where it is running elsewhere or has ended. What the block raises is kept as the reason, and
-    raised again.
+    What the block raises instead is raised again, and the job is then failed or stopped, with that as its reason.
+    A background job waits again where the process was told to end or the database went away. Raises Conflict where
+    it is running elsewhere, has ended or is to be stopped.
     """
-    _begin(job)
-    run = Run(job)
+    with _hearing_sigterm():
+        run = Run(job, _begin(job))
+        try:
+            yield run
+        except Lost:
+            raise
+        except BaseException as error:
+            run.close()
+            _leave(job, run.token, error)
+            raise
+        finally:
+            run.close()
+
+
+@contextlib.contextmanager
+def _hearing_sigterm() -> Iterator[None]:
+    """While the block runs SIGTERM raises Terminated, once; not where somebody else has a use for the signal."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def hear(*_) -> None:
+        # A second one must not interrupt what the first one set going.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, hear)
     try:
-        yield run
-    except Lost:
-        raise
-    except BaseException as error:
-        run.close()
-        stopped = isinstance(error, Stopped | KeyboardInterrupt | SystemExit)
-        told = error.message if isinstance(error, BothsidesError) else f"{type(error).__name__}: {error}"
-        end(job, token=run.token, state=State.STOPPED if stopped else State.FAILED, reason=told)
-        raise
+        yield
     finally:
-        run.close()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _begin(job: Job) -> None:
-    model, now, token = type(job), timezone.now(), uuid.uuid4()
-    free = Q(state=State.WAITING) | Q(state=State.RUNNING, lease_until__lt=now)
-    changed = model.objects.filter(free, pk=job.pk).update(
-        state=State.RUNNING,
-        token=token,
-        lease_until=now + timedelta(seconds=settings.JOB_LEASE_SECONDS),
-        attempt=F("attempt") + 1,
-        started_at=now,
-        reason="",
+def _free() -> Q:
+    """What may be begun now: it waits, or its holder died, and nobody asked to stop it."""
+    return Q(stop_asked=False) & (Q(state=State.WAITING) | Q(state=State.RUNNING, lease_until__lt=timezone.now()))
+
+
+def _begin(job: Job) -> uuid.UUID:
+    """Take the job; the token that it is held by."""
+    now, token = timezone.now(), uuid.uuid4()
+    changed = (
+        type(job)
+        .objects.filter(_free(), pk=job.pk)
+        .update(
+            state=State.RUNNING,
+            token=token,
+            lease_until=now + timedelta(seconds=settings.JOB_LEASE_SECONDS),
+            attempt=F("attempt") + 1,
+            started_at=now,
+            reason="",
+        )
     )
-    job.refresh_from_db()
+    if not _read_again(job):
+        raise Conflict(f"{job} was deleted.")
     if not changed:
         raise Conflict(f"{job} is {job.state} and cannot be begun.")
+    return token
+
+
+def _read_again(job: Job) -> bool:
+    """Whether the job is still there, with its fields as they are now."""
+    try:
+        job.refresh_from_db()
+    except type(job).DoesNotExist:
+        return False
+    return True
+
+
+def _leave(job: Job, token: uuid.UUID, error: BaseException) -> None:
+    """Let go of a job that an error ended. Never raises: whoever called is to hear of the error itself."""
+    away = isinstance(error, OperationalError | InterfaceError)
+    # After an error of the connection the next statement would only say that it is closed.
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
+    try:
+        if job.background and isinstance(error, Terminated):
+            give_back(job, token=token)
+        elif job.background and away and job.attempt < settings.JOB_ATTEMPTS:
+            give_back(job, token=token, counts=True, reason=_told(error))
+        else:
+            stopped = isinstance(error, Stopped | KeyboardInterrupt | SystemExit)
+            end(job, token=token, state=State.STOPPED if stopped else State.FAILED, reason=_told(error))
+    except (Lost, DatabaseError) as trouble:
+        logger.warning("%s is not let go of, its lease will run out: %s", job, " ".join(str(trouble).split()))
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong, for people."""
+    if isinstance(error, BothsidesError):
+        return error.message
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "It was interrupted."
+    return f"{type(error).__name__}: {error}".replace("\0", "")[:REASON_CHARACTERS]
+
+
+def give_back(job: Job, *, token: uuid.UUID, counts: bool = False, reason: str = "") -> None:
+    """Let another begin a running job at once. Whether this attempt `counts`: one that nothing was wrong with does not.
+
+    Raises Lost where it is not held any more.
+    """
+    held = type(job).objects.filter(pk=job.pk, token=token, state=State.RUNNING)
+    back = {"state": State.WAITING, "token": None, "lease_until": None, "reason": reason}
+    if not held.update(**back, attempt=F("attempt") if counts else F("attempt") - 1):
+        raise Lost("Its lease ran out, and it was begun again elsewhere.")
+    job.refresh_from_db()
+    ring(job)
 
 
 def end(job: Job, *, token: uuid.UUID, state: str, reason: str = "", **fields) -> None:
@@ -159,25 +253,37 @@ def put_back(job: Job) -> None:
     changed = (
         type(job)
         .objects.filter(pk=job.pk, state__in=[State.FAILED, State.STOPPED])
-        .update(state=State.WAITING, ended_at=None, stop_asked=False)
+        .update(state=State.WAITING, ended_at=None, stop_asked=False, attempt=0)
     )
+    job.refresh_from_db()
     if not changed:
         raise Conflict(f"{job} is {job.state}; only what failed or was stopped can be begun again.")
-    job.refresh_from_db()
 
 
 def ask_to_stop(job: Job) -> None:
-    """Stop a job: one that waits at once, a running one as soon as its holder hears of it. Raises Conflict."""
-    model = type(job)
-    if model.objects.filter(pk=job.pk, state=State.WAITING).update(
-        state=State.STOPPED, ended_at=timezone.now(), reason="It was stopped before it began.", stop_asked=True
-    ):
-        job.refresh_from_db()
-        return
-    if not model.objects.filter(pk=job.pk, state=State.RUNNING).update(stop_asked=True):
-        job.refresh_from_db()
-        raise Conflict(f"{job} is {job.state} already.")
+    """Stop a job: at once where nobody holds it, else as soon as its holder hears of it. Raises Conflict."""
+    rows = type(job).objects.filter(pk=job.pk)
+    unheld = Q(state=State.WAITING) | Q(state=State.RUNNING, lease_until__lt=timezone.now())
+    # The job may be begun or given back between the two.
+    for _ in range(3):
+        stopped = rows.filter(unheld).update(**_ended(State.STOPPED, "It was stopped."), stop_asked=True)
+        if stopped or rows.filter(state=State.RUNNING).update(stop_asked=True):
+            job.refresh_from_db()
+            return
     job.refresh_from_db()
+    raise Conflict(f"{job} is {job.state} already.")
+
+
+def _ended(state: str, reason: str) -> dict:
+    """The fields of a job that has ended without its holder."""
+    return {
+        "state": state,
+        "reason": reason,
+        "token": None,
+        "lease_until": None,
+        "ended_at": timezone.now(),
+        "step": "",
+    }
 
 
 def kind_of(job: Job) -> str:
@@ -186,16 +292,73 @@ def kind_of(job: Job) -> str:
 
 
 def ring(job: Job) -> None:
-    """Have a worker look at a background job once this transaction is committed."""
-    bell.ring_for_job(kind_of(job), job.pk)
+    """Have a worker look at a job once this transaction is committed; one that is not for workers rings nowhere."""
+    if job.background:
+        bell.ring_for_job(kind_of(job), job.pk)
 
 
 def ring_for_waiting() -> int:
     """Ring for background jobs that wait, or whose holder died. How many were rung for."""
-    rung = 0
+    found = waiting(bell.BELLS_AT_MOST)
+    for kind, pk in found:
+        bell.ring_for_job_now(kind, pk)
+    return len(found)
+
+
+# What workers and the sweep ask and say of jobs that others run ----------------------------------------
+
+
+def waiting(limit: int) -> list[tuple[str, int]]:
+    """Background jobs that may be begun now, as kind and id, the oldest of each kind first."""
+    found = []
     for kind, model in KINDS.items():
-        waiting = Q(state=State.WAITING) | Q(state=State.RUNNING, lease_until__lt=timezone.now())
-        for pk in model.objects.filter(waiting, background=True).values_list("pk", flat=True).order_by("pk")[:100]:
-            bell.ring_for_job_now(kind, pk)
-            rung += 1
-    return rung
+        rows = model.objects.filter(_free(), background=True).order_by("pk")
+        found += [(created_at, kind, pk) for pk, created_at in rows.values_list("pk", "created_at")[:limit]]
+    return [(kind, pk) for _, kind, pk in sorted(found)[:limit]]
+
+
+def attempts_of(kind: str, pk: int) -> int | None:
+    """How often a background job that may be begun now was begun; None where it may not."""
+    rows = KINDS[kind].objects.filter(_free(), pk=pk, background=True)
+    return rows.values_list("attempt", flat=True).first()
+
+
+def is_to_stop(kind: str, pk: int) -> bool:
+    """Whether a person asked to stop a job that runs."""
+    return KINDS[kind].objects.filter(pk=pk, state=State.RUNNING, stop_asked=True).exists()
+
+
+def stop_killed(kind: str, pk: int) -> None:
+    """Say of a job that was to stop, and whose process had to be killed, that it was stopped."""
+    rows = KINDS[kind].objects.filter(pk=pk, state=State.RUNNING, stop_asked=True)
+    rows.update(**_ended(State.STOPPED, "It was stopped by force, as it did not end by itself."))
+
+
+def did_not_begin(kind: str, pk: int, *, attempts: int, reason: str) -> None:
+    """Count a process that ended before it could begin the job, which had been begun `attempts` times; with too many
+    the job has failed."""
+    rows = KINDS[kind].objects.filter(pk=pk, state=State.WAITING, attempt=attempts, background=True)
+    told = f"It could not be begun: {reason}".replace("\0", "")[:REASON_CHARACTERS]
+    if attempts + 1 < settings.JOB_ATTEMPTS:
+        rows.update(attempt=attempts + 1, reason=told)
+    else:
+        rows.update(**_ended(State.FAILED, told) | {"attempt": attempts + 1})
+
+
+def settle() -> int:
+    """End those whose holder died where a person asked to stop them, or where it happened too often. How many."""
+    settled = 0
+    for model in KINDS.values():
+        lost = model.objects.filter(state=State.RUNNING, lease_until__lt=timezone.now())
+        to_stop, too_often = Q(stop_asked=True), Q(background=True, attempt__gte=settings.JOB_ATTEMPTS)
+        if lost.filter(to_stop | too_often).exists():
+            settled += lost.filter(to_stop).update(**_ended(State.STOPPED, "It was stopped."))
+            settled += lost.filter(too_often).update(**_ended(State.FAILED, _died_too_often()))
+    return settled
+
+
+def _died_too_often() -> str:
+    return (
+        f"It was begun {settings.JOB_ATTEMPTS} times, and whoever ran it died each time. The logs of the workers may "
+        "say why; it may be memory."
+    )

@@ -227,6 +227,12 @@ JOB_LEASE_SECONDS = env.integer(
     "How long an import or export is held without a sign of life before it can be begun again.",
     least=1,
 )
+JOB_ATTEMPTS = env.integer(
+    "JOB_ATTEMPTS", 3, "How often an import or export whose worker died is begun before it has failed.", least=1
+)
+JOB_STOP_SECONDS = env.integer(
+    "JOB_STOP_SECONDS", 20, "How long an import or export that is to stop may take before it is killed.", least=1
+)
 GENERATION_ATTEMPTS = env.integer(
     "GENERATION_ATTEMPTS", 3, "How often a sampling job is tried before it has failed.", least=1
 )
@@ -254,6 +260,9 @@ WORKER_BULK_SHARE = env.number(
     "Share of the capacity that alternatives may take, 0 to 1.",
     most=1,
 )
+WORKER_JOBS = env.integer(
+    "WORKER_JOBS", 1, "Imports and exports that this worker runs at once, each in a process of its own.", least=1
+)
 WORKER_DEVICE = env.text("WORKER_DEVICE", "auto", "Torch device of this worker: auto, cpu, cuda, cuda:1 or mps.")
 WORKER_POLL_SECONDS = env.number(
     "WORKER_POLL_SECONDS", 2, "How often a worker looks for sampling jobs that no bell announced.", least=0.05
@@ -280,6 +289,9 @@ _exports_in_bucket = {
     "BACKEND": "storages.backends.s3.S3Storage",
     "OPTIONS": {"bucket_name": _bucket, "endpoint_url": _s3_endpoint or None, "file_overwrite": False},
 }
+UPLOAD_MEGABYTES = env.integer(
+    "UPLOAD_MEGABYTES", 1024, "Largest file of conversations that may be sent to the REST API.", least=1
+)
 STORAGES = {
     "default": _exports_in_bucket if _bucket else _exports_in_folder,
     "staticfiles": {"BACKEND": "annotate.static_files.Storage"},

@@ -17,6 +17,7 @@ def run() -> dict[str, int]:
         "reserved slots opened": assignments.open_reservations(),
         "conversations abandoned": assignments.abandon_old(),
         "iterations closed": iterations.close_finished(),
+        "imports and exports ended": jobs.settle(),
     }
     waiting = GenerationRequest.objects.filter(state=GenerationRequest.State.WAITING, policy__active=True)
     for policy_id in waiting.values_list("policy_id", flat=True).distinct():

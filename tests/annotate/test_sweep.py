@@ -39,4 +39,4 @@ def test_a_bell_that_cannot_ring_is_no_error(settings, monkeypatch, caplog):
 
     monkeypatch.setattr(bell, "_ringing", Connection("redis://127.0.0.1:1/0", transport_options={"max_retries": 0}))
     bell.ring_now(7)
-    assert "bell of policy 7 did not ring" in caplog.text
+    assert "bell of worker.look [7] did not ring" in caplog.text
