@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from annotate.datasets import manifest, said
+from annotate.datasets import said
+from annotate.datasets.tallies import Tally
 
 
 class RankingLines:
@@ -14,7 +15,7 @@ class RankingLines:
 
     def __init__(self, described: dict):
         self.format = described["format"]
-        self.tally = manifest.Tally()
+        self.tally = Tally(format=self.format)
         self.begin_file()
 
     def begin_file(self) -> None:
@@ -38,7 +39,7 @@ class RankingLines:
         self.last = here
         if self.format == "ranked":
             yield from _ranked(line)
-            self.tally.add(line, 1)
+            self.tally.add([line], [line])
         else:
             yield from self._pair(line)
         context = self.said(line)
@@ -69,7 +70,7 @@ class RankingLines:
 
     def counts(self) -> dict:
         """What the manifest must count. Pairs do not tell of ties."""
-        return self.tally.as_json(self.format) if self.format == "ranked" else {}
+        return self.tally.as_json() if self.format == "ranked" else {}
 
     def at_the_end(self) -> Iterator[str]:
         """Nothing more can be told of comparisons."""

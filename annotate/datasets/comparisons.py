@@ -1,12 +1,4 @@
-"""Comparisons as training data: which rankings count, and the lines that each format makes of one.
-
-`ranked` holds everything; the other formats are made from its line. Ranks are dense, 0 is best, equal ranks are ties.
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import combinations
+"""Comparisons as training data: which rankings count, and the canonical line of each."""
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import F, OuterRef, QuerySet
@@ -14,36 +6,15 @@ from django.db.models.functions import JSONObject
 
 from annotate import derive
 from annotate.datasets import manifest, shapes
+from annotate.datasets.comparison_formats import FORMATS
+from annotate.datasets.filters import INCLUDE
+from annotate.datasets.filters import Comparisons as Filters
+from annotate.datasets.tallies import Tally
 from annotate.datasets.what import What
 from annotate.models import Assignment, Comparison, Message, Policy, Project, RankedCandidate, Ranking
 
 CHUNK = 200
 """Rows that are fetched at once: the memory that an export takes, whatever its length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which rankings are wanted: by default the submitted ones of closed comparisons.
-
-    `include` may hold `open` (also those of open comparisons) and `surplus` (also those that came in too late).
-    """
-
-    iteration: int | None = None
-    split: str | None = None
-    since: datetime | None = None
-    include: frozenset[str] = field(default_factory=frozenset)
-
-    def as_json(self) -> dict:
-        """The filters as manifest and record keep them."""
-        return {
-            "iteration": self.iteration,
-            "split": self.split,
-            "since": self.since.isoformat() if self.since else None,
-            "include": sorted(self.include),
-        }
-
-
-INCLUDE = ("open", "surplus")
 
 
 def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
@@ -174,65 +145,15 @@ class Renderer:
         return self.pseudonyms[trainer_id]
 
 
-def strict_pairs(line: dict) -> Iterator[tuple[dict, dict]]:
-    """Each two completions of a canonical line of which one ranks before the other: (better, worse). Ties are none."""
-    best_first = sorted(line["completions"], key=lambda one: (one["rank"], one["candidate_id"]))
-    for better, worse in combinations(best_first, 2):
-        if better["rank"] < worse["rank"]:
-            yield better, worse
-
-
-def ranked(line: dict) -> Iterator[dict]:
-    """The canonical line itself."""
-    yield line
-
-
-def preference(line: dict) -> Iterator[dict]:
-    """All strict pairs as TRL's explicit preference: prompt, chosen and rejected are lists of messages."""
-    for better, worse in strict_pairs(line):
-        yield {
-            "prompt": line["context"],
-            "chosen": better["completion"],
-            "rejected": worse["completion"],
-            **_provenance(line, better, worse),
-        }
-
-
-def preference_implicit(line: dict) -> Iterator[dict]:
-    """All strict pairs as TRL's implicit preference: chosen and rejected both begin with the context."""
-    for better, worse in strict_pairs(line):
-        yield {
-            "chosen": line["context"] + better["completion"],
-            "rejected": line["context"] + worse["completion"],
-            **_provenance(line, better, worse),
-        }
-
-
-def _provenance(line: dict, better: dict, worse: dict) -> dict:
-    return {
-        "chosen_rank": better["rank"],
-        "rejected_rank": worse["rank"],
-        "group_id": line["group_id"],
-        "ranking_id": line["ranking_id"],
-        "iteration": line["iteration"],
-        "split": line["split"],
-        "family": line["family"],
-    }
-
-
-FORMATS = {"ranked": ranked, "preference": preference, "preference_implicit": preference_implicit}
-"""The formats by name: what each makes of a canonical line, which may be no line at all."""
-
-
 def _nothing(project: Project, filters: Filters) -> str:
     states = {"open": "of open comparisons", "surplus": "that came in too late"}
-    more = [name for name in INCLUDE if name not in filters.include]
+    more = [name for name in INCLUDE["comparisons"] if name not in filters.include]
     left_out = f"Rankings {' and '.join(states[name] for name in more)} are left out." if more else ""
     hint = f" --include {' '.join(more)} would add those." if more else ""
     return f"There is nothing to export: no ranking matches. {left_out}{hint}".strip()
 
 
-def _no_lines(format: str, filters: Filters, tally: manifest.Tally) -> str:
+def _no_lines(format: str, filters: Filters, tally: Tally) -> str:
     if not tally.rankings:
         return f"There is nothing to export: no ranking belongs to the split {filters.split}."
     where = "the only ranking" if tally.rankings == 1 else f"each of the {tally.rankings:,} rankings"
@@ -247,9 +168,9 @@ COMPARISONS = What(
     found=rankings,
     rows=lambda found: whole_rows(found).iterator(chunk_size=CHUNK),
     renderer=lambda project: Renderer(project).ranked,
-    formats={name: (lambda line, _, make=make: make(line)) for name, make in FORMATS.items()},
-    tally=lambda project, filters: manifest.Tally(),
-    count=lambda tally, line, lines: tally.add(line, len(lines)),
+    group="comparison_id",
+    formats=FORMATS,
+    tally=lambda project, format, filters: Tally(format=format),
     nothing=_nothing,
     no_lines=_no_lines,
     says={"rank_order": manifest.RANK_ORDER},

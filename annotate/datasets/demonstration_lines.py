@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from annotate.datasets import manifest, said
+from annotate.datasets import said
+from annotate.datasets.tallies import WrittenTally
 from annotate.manuscripts import clean
 
 STATES = ("none", "wanted", "approved", "returned")
@@ -24,7 +25,7 @@ class WrittenLines:
         filters = filters if isinstance(filters, dict) else {}
         self.sources = filters.get("sources")
         self.superseded_too = "superseded" in (filters.get("include") or ())
-        self.tally = manifest.WrittenTally()
+        self.tally = WrittenTally(format=self.format)
         self.ids: set[int] = set()
         self.revised: set[int] = set()
         self.begin_file()
@@ -65,7 +66,7 @@ class WrittenLines:
             yield from (f"{name} {problem}" for problem in _turn(message["content"], turn))
             if message["role"] == "assistant" and self.sources is not None and turn["source"] not in self.sources:
                 yield f"{name} is {turn['source']}, which was not wanted"
-        self.tally.add(line)
+        self.tally.count(line)
 
     def _place(self, line: dict) -> Iterator[str]:
         here = (line["conversation_id"], -1 if self.format == "messages" else line["turn"]["position"])
@@ -78,7 +79,7 @@ class WrittenLines:
 
     def counts(self) -> dict:
         """What the manifest must count; what was left out is known to the record only."""
-        counts = self.tally.as_json(self.format)
+        counts = self.tally.as_json()
         del counts["left_out"]
         return counts
 

@@ -1,12 +1,8 @@
-"""Demonstrations as training data: which written conversations count, and the lines that each format makes of one.
-
-`messages` holds everything, a line a conversation; `prompt_completion` is made from it, a line a turn of the assistant.
-"""
+"""Demonstrations as training data: which written conversations count, and the whole line of each."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from itertools import islice
 
 from django.db import connection
@@ -16,55 +12,16 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from annotate import demonstrations, derive
-from annotate.datasets import manifest, shapes
+from annotate.datasets import shapes
+from annotate.datasets.demonstration_formats import FORMATS, alternates
+from annotate.datasets.filters import INCLUDE, OF_STATE
+from annotate.datasets.filters import Demonstrations as Filters
+from annotate.datasets.tallies import WrittenTally
 from annotate.datasets.what import What
 from annotate.models import Completion, Conversation, Iteration, Message, Policy, Project, Review
 
-ReviewState = Conversation.ReviewState
-
 CHUNK = 500
 """Conversations that are fetched at once: the memory that an export takes, whatever its length."""
-
-INCLUDE = ("unreviewed", "returned", "surplus", "superseded")
-
-OF_STATE = {ReviewState.WANTED: "unreviewed", ReviewState.RETURNED: "returned"}
-"""What `include` calls those in a review state that does not count by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which conversations are wanted: by default those that count under the project's review rule.
-
-    `review_states` takes the place of that rule. `include` may hold `unreviewed` and `returned` (also those, though
-    the rule leaves them out), `surplus` (also those that came in too late) and `superseded` (also those in whose place
-    a newer version stands). With `sources` only assistant turns of these sources: conversations that have no other, or
-    in `prompt_completion` the turns themselves.
-    """
-
-    iteration: int | None = None
-    split: str | None = None
-    since: datetime | None = None
-    sources: frozenset[str] | None = None
-    review_states: frozenset[str] | None = None
-    include: frozenset[str] = field(default_factory=frozenset)
-
-    def as_json(self) -> dict:
-        """The filters as manifest and record keep them."""
-        return {
-            "iteration": self.iteration,
-            "split": self.split,
-            "since": self.since.isoformat() if self.since else None,
-            "sources": None if self.sources is None else sorted(self.sources),
-            "review_states": None if self.review_states is None else sorted(self.review_states),
-            "include": sorted(self.include),
-        }
-
-    def states(self, project: Project) -> set[str]:
-        """The review states that are wanted."""
-        if self.review_states is not None:
-            return set(self.review_states)
-        states = set(demonstrations.counting_states(project))
-        return states | {state for state, name in OF_STATE.items() if name in self.include}
 
 
 def _written(project: Project, filters: Filters) -> QuerySet[Conversation]:
@@ -248,55 +205,13 @@ class Renderer:
         return self.pseudonyms[user_id]
 
 
-def alternates(messages: list[dict]) -> bool:
-    """Whether the user begins and the two sides take turns."""
-    roles = [message["role"] for message in messages if message["role"] != "system"]
-    return all(role == ("user", "assistant")[number % 2] for number, role in enumerate(roles))
-
-
-def messages(line: dict, filters: Filters) -> Iterator[dict]:
-    """The whole line, unless a turn of its assistant is of a source that is not wanted."""
-    if filters.sources is None or filters.sources.issuperset(
-        turn["source"]
-        for message, turn in zip(line["messages"], line["turns"], strict=True)
-        if message["role"] == "assistant"
-    ):
-        yield line
-
-
-def prompt_completion(line: dict, filters: Filters) -> Iterator[dict]:
-    """Each turn of the assistant that is of a wanted source as TRL's prompt and completion, both lists of messages."""
-    said = line["messages"]
-    rest = {name: line[name] for name in shapes.WRITTEN}
-    for number, (message, turn) in enumerate(zip(said, line["turns"], strict=True)):
-        if message["role"] == "assistant" and (filters.sources is None or turn["source"] in filters.sources):
-            yield {
-                "prompt": said[:number],
-                "completion": [message],
-                "turn": turn,
-                **rest,
-                "alternates": alternates(said[: number + 1]),
-            }
-
-
-FORMATS = {"messages": messages, "prompt_completion": prompt_completion}
-"""The formats by name: what each makes of a whole line, which may be no line at all."""
-
-
-def _tally(project: Project, filters: Filters) -> manifest.WrittenTally:
-    return manifest.WrittenTally(left_out=left_out(project, filters))
-
-
-def _count(tally: manifest.WrittenTally, line: dict, lines: list[dict]) -> None:
-    for one in lines:
-        tally.add(one)
-    if not lines:
-        tally.left_out["other_sources"] += 1
+def _tally(project: Project, format: str, filters: Filters) -> WrittenTally:
+    return WrittenTally(format=format, left_out=left_out(project, filters))
 
 
 def _nothing(project: Project, filters: Filters) -> str:
     counts = left_out(project, filters)
-    more = [name for name in INCLUDE if counts[name]]
+    more = [name for name in INCLUDE["demonstrations"] if counts[name]]
     if not more:
         return "There is nothing to export: no conversation matches."
     told = ", ".join(f"{counts[name]:,} {name}" for name in more)
@@ -307,7 +222,7 @@ def _nothing(project: Project, filters: Filters) -> str:
     return f"There is nothing to export: no conversation matches. Left out: {told}{hint}."
 
 
-def _no_lines(format: str, filters: Filters, tally: manifest.WrittenTally) -> str:
+def _no_lines(format: str, filters: Filters, tally: WrittenTally) -> str:
     if not tally.left_out["other_sources"]:
         return f"There is nothing to export: no conversation belongs to the split {filters.split}."
     sources = " or ".join(sorted(filters.sources or ()))
@@ -339,9 +254,9 @@ DEMONSTRATIONS = What(
     found=conversations,
     rows=whole_rows,
     renderer=lambda project: Renderer(project).messages,
+    group="conversation_id",
     formats=FORMATS,
     tally=_tally,
-    count=_count,
     nothing=_nothing,
     no_lines=_no_lines,
     mark=_mark,

@@ -6,6 +6,14 @@ does `OrNull` for a dict.
 
 from collections.abc import Iterator
 
+from annotate import derive
+
+HELD_OUT = "held_out"
+"""The split of what is near to two splits: left out of exports, unless one asks for exactly it."""
+
+SPLITS = (*(name for name, _ in derive.SPLITS), HELD_OUT)
+"""All splits, in the order in which they are listed."""
+
 
 class OrNull(dict):
     """The shape of an object that may be null."""

@@ -9,6 +9,8 @@ import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from django.conf import settings
@@ -18,10 +20,11 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from annotate.datasets import comparisons, demonstrations, manifest
+from annotate.datasets import manifest
 from annotate.datasets.comparisons import COMPARISONS
 from annotate.datasets.demonstrations import DEMONSTRATIONS
-from annotate.datasets.what import Filters, What
+from annotate.datasets.filters import Comparisons, Demonstrations, Filters
+from annotate.datasets.what import What
 from annotate.errors import Invalid
 from annotate.models import Export, Iteration, Project
 
@@ -32,12 +35,12 @@ Progress = Callable[[Iterable[dict], int], Iterable[dict]]
 """Given rows as they come and about how many they will be: the same rows, shown to somebody."""
 
 
-def export_comparisons(*, project: Project, format: str, filters: comparisons.Filters, **how) -> Export:
+def export_comparisons(*, project: Project, format: str, filters: Comparisons, **how) -> Export:
     """Write the rankings that count as a new dataset version; see `export`."""
     return export(COMPARISONS, project=project, format=format, filters=filters, **how)
 
 
-def export_demonstrations(*, project: Project, format: str, filters: demonstrations.Filters, **how) -> Export:
+def export_demonstrations(*, project: Project, format: str, filters: Demonstrations, **how) -> Export:
     """Write the conversations that count as a new dataset version; see `export`. None of them is revised any more."""
     return export(DEMONSTRATIONS, project=project, format=format, filters=filters, **how)
 
@@ -162,7 +165,7 @@ class _Writing:
     def write(self, rows: Iterable[dict]) -> dict:
         """Write the lines, the card and the manifest; the manifest. Raises Invalid where no line came of the rows."""
         what = self.what
-        tally = what.tally(self.project, self.filters)
+        tally = what.tally(self.project, self.format, self.filters)
         splits = self._lines(rows, tally)
         if not splits:
             raise Invalid(what.no_lines(self.format, self.filters, tally))
@@ -189,17 +192,17 @@ class _Writing:
         render, make = what.renderer(self.project), what.formats[self.format]
         splits: dict[str, _Split] = {}
         with ExitStack() as files:
-            for row in rows:
-                line = render(row)
-                name = line["split"]
+            for _, group in groupby(map(render, rows), itemgetter(what.group)):
+                whole = list(group)
+                name = whole[0]["split"]
                 if wanted not in (None, name):
                     continue
-                lines = list(make(line, self.filters))
-                what.count(tally, line, lines)
+                lines = list(make(whole, self.filters))
+                tally.add(whole, lines)
                 if not lines:
                     continue
                 if what.mark:
-                    self.conversations.append(line["conversation_id"])
+                    self.conversations.extend(line["conversation_id"] for line in whole)
                 if name not in splits:
                     splits[name] = _Split(self.folder / f"{name}.jsonl")
                     files.enter_context(splits[name].file)

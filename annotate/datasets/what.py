@@ -2,24 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from django.db.models import QuerySet
 
 from annotate.models import Project
-
-
-class Filters(Protocol):
-    """What is wanted of it; each `What` has filters of its own beside these."""
-
-    iteration: int | None
-    split: str | None
-    since: datetime | None
-    include: frozenset[str]
-
-    def as_json(self) -> dict:
-        """The filters as manifest and record keep them."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +25,13 @@ class What:
     """The rows of what was found, sorted, through a server-side cursor. Called inside a transaction."""
     renderer: Callable[[Project], Callable[[dict], dict]]
     """Of a project: the function that makes the whole line, with its `split`, of a row."""
-    formats: dict[str, Callable[[dict, Any], Iterator[dict]]]
-    """By name: (whole line, filters) to the lines of this format, which may be none."""
-    tally: Callable[[Project, Any], Any]
-    """(project, filters): a tally in which nothing is counted yet."""
-    count: Callable[[Any, dict, list[dict]], None]
-    """(tally, whole line, its lines in this format): count them."""
+    group: str
+    """The field of whole lines by which they belong together; the rows come sorted by it."""
+    formats: dict[str, Callable[[list[dict], Any], Iterator[dict]]]
+    """By name: (whole lines of one group, filters) to the lines of this format, which may be none."""
+    tally: Callable[[Project, str, Any], Any]
+    """(project, format, filters): a tally in which nothing is counted yet; `add` takes the whole lines of a group and
+    the lines that the format made of them."""
     nothing: Callable[[Project, Any], str]
     """(project, filters): what to say where nothing was found."""
     no_lines: Callable[[str, Any, Any], str]

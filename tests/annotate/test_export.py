@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from annotate import derive
-from annotate.datasets import comparisons, shapes
+from annotate.datasets import comparison_formats, comparisons, filters, shapes
 from annotate.models import Export, Ranking
 from tests import factory
 
@@ -283,7 +283,7 @@ def test_all_rankings_of_a_comparison_stand_together(tmp_path):
 def test_the_same_query_writes_the_same_bytes(project, tmp_path):
     for number in range(5):
         factory.ranking(factory.comparison_about(project, f"Opening {number}"), "B A=D C")
-    for format in comparisons.FORMATS:
+    for format in comparison_formats.FORMATS:
         export(project, tmp_path / f"{format}-1", format=format)
         export(project, tmp_path / f"{format}-2", format=format)
         first, second = (
@@ -301,7 +301,7 @@ def test_it_is_registered_and_the_copy_equals_what_is_stored(project, tmp_path):
     assert (registered.what, registered.format, registered.rows) == ("comparisons", "ranked", 1)
     assert registered.manifest == manifest(out)
     assert registered.digest == registered.manifest["digest"]
-    assert registered.filters == {"iteration": 1, "split": None, "since": None, "include": []}
+    assert registered.filters == filters.Comparisons(iteration=1).as_json()
     assert f"export {registered.pk}, sha256 {registered.digest}" in said
     _, stored = default_storage.listdir(registered.location)
     assert sorted(stored) == sorted(path.name for path in out.iterdir())
@@ -340,7 +340,7 @@ def test_no_secret_and_no_person_is_in_it(project, tmp_path):
     author = factory.person(project, email="author@example.org", name="Ann Author")
     rater = factory.person(project, email="rater@example.org", name="Ray Rater")
     factory.ranking(factory.comparison_about(project, "One", author), user=rater)
-    for format in comparisons.FORMATS:
+    for format in comparison_formats.FORMATS:
         export(project, tmp_path / format, format=format)
         for path in (tmp_path / format).iterdir():
             content = path.read_text()
@@ -380,11 +380,11 @@ def test_queries_do_not_grow_with_rows(project):
 def test_rankings_from_tomorrow_on_are_none_today(project, tmp_path):
     factory.ranking(factory.comparison_about(project, "One"))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    found = comparisons.rankings(project=project, filters=comparisons.Filters(since=tomorrow))
+    found = comparisons.rankings(project=project, filters=filters.Comparisons(since=tomorrow))
     assert not found.exists()
 
 
-@pytest.mark.parametrize("format", list(comparisons.FORMATS))
+@pytest.mark.parametrize("format", list(comparison_formats.FORMATS))
 def test_every_field_is_documented(format):
     documented = (Path(__file__).resolve().parents[2] / "docs" / "export-formats.md").read_text()
 

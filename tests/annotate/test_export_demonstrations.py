@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from annotate import assignments, demonstrations, derive
+from annotate.datasets import demonstration_formats, filters, shapes, snapshots
 from annotate.datasets import demonstrations as lines_of
-from annotate.datasets import shapes, snapshots
 from annotate.datasets.check import check
 from annotate.errors import Conflict
 from annotate.models import Completion, Conversation, Export, TurnShape
@@ -22,7 +22,7 @@ from tests import factory
 
 pytestmark = pytest.mark.django_db
 
-FORMATS = list(lines_of.FORMATS)
+FORMATS = list(demonstration_formats.FORMATS)
 EXAMPLES = Path(__file__).parent / "export_examples"
 
 
@@ -244,7 +244,7 @@ class TestWhatCounts:
             (["--include", "returned"], "approved edit none returned"),
             (["--include", "surplus"], "approved edit none late"),
             (["--include", "superseded"], "approved edit none bettered"),
-            (["--include", *lines_of.INCLUDE], "approved edit none wanted returned late bettered"),
+            (["--include", *filters.INCLUDE["demonstrations"]], "approved edit none wanted returned late bettered"),
             (["--review-state", "approved"], "approved edit"),
             (["--review-state", "approved", "wanted"], "approved edit wanted"),
             (["--review-state", "returned"], "returned"),
@@ -379,7 +379,7 @@ class TestMarks:
 
         monkeypatch.setattr(Export.objects, "create", broken)
         with pytest.raises(RuntimeError):
-            snapshots.export_demonstrations(project=project, format="messages", filters=lines_of.Filters())
+            snapshots.export_demonstrations(project=project, format="messages", filters=filters.Demonstrations())
         conversation.refresh_from_db()
         assert conversation.exported_at is None
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -413,14 +413,7 @@ def test_the_manifest_counts_and_names_what_is_there(project, tmp_path):
     assert [policy["name"] for policy in found["policies"]] == [project.policies.get().name]
     registered = Export.objects.get()
     assert registered.manifest == manifest(tmp_path / "out")
-    assert registered.filters == {
-        "iteration": None,
-        "split": None,
-        "since": None,
-        "sources": None,
-        "review_states": None,
-        "include": ["surplus"],
-    }
+    assert registered.filters == filters.parse("demonstrations", {"include": ["surplus"]}).as_json()
     export(project, tmp_path / "rows", format="prompt_completion")
     counts = manifest(tmp_path / "rows")["counts"]
     assert counts["turns_by_source"] == {"assistant": counts["by_source"]} == {"assistant": {"edited": 1, "written": 2}}
@@ -480,23 +473,23 @@ def test_more_conversations_than_a_chunk(project, tmp_path, monkeypatch):
         ),
         (
             ["comparisons", "--format", "ranked", "--sources", "written"],
-            "--sources is for demonstrations; comparisons do not have it.",
+            "sources is for demonstrations; comparisons do not have it.",
         ),
         (
             ["comparisons", "--format", "ranked", "--review-state", "approved"],
-            "--review-state is for demonstrations; comparisons do not have it.",
+            "review_states is for demonstrations; comparisons do not have it.",
         ),
         (
             ["comparisons", "--format", "ranked", "--include", "superseded"],
-            "--include superseded is not for comparisons, which know open, surplus.",
+            "include superseded is not for comparisons, which know open, surplus.",
         ),
         (
             ["demonstrations", "--format", "messages", "--include", "surplus", "open"],
-            "--include open is not for demonstrations, which know unreviewed, returned, surplus, superseded.",
+            "include open is not for demonstrations, which know unreviewed, returned, surplus, superseded.",
         ),
         (
             ["demonstrations", "--format", "messages", "--review-state", "approved", "--include", "unreviewed"],
-            "--review-state names all that is wanted; leave --include unreviewed out.",
+            "review_states names all that is wanted; leave include unreviewed out.",
         ),
         (["demonstrations", "--format", "messages"], "There is nothing to export: no conversation matches."),
     ],

@@ -17,7 +17,7 @@ import psycopg
 from django.db import connection
 from psycopg.rows import dict_row
 
-from annotate.datasets import comparisons, demonstrations, snapshots
+from annotate.datasets import comparison_formats, comparisons, demonstration_formats, filters, snapshots
 from annotate.models import Conversation, Project
 from tests import bulk, factory
 
@@ -73,7 +73,7 @@ def bare_cursor() -> Iterator[psycopg.ServerCursor]:
 
 def floor(project: Project, format: str) -> float:
     """Seconds for the same rows through a cursor of psycopg's own, each dumped and thrown away."""
-    rows = comparisons.whole_rows(comparisons.rankings(project=project, filters=comparisons.Filters()))
+    rows = comparisons.whole_rows(comparisons.rankings(project=project, filters=filters.Comparisons()))
     sql, given = rows.query.sql_with_params()
     start = time.perf_counter()
     with bare_cursor() as cursor:
@@ -136,8 +136,8 @@ def ours(what: str, project: Project, format: str) -> tuple[float, int]:
             yield row
 
     start = time.perf_counter()
-    filters = {"comparisons": comparisons.Filters(), "demonstrations": demonstrations.Filters()}[what]
-    snapshots.export(snapshots.WHATS[what], project=project, format=format, filters=filters, progress=watched)
+    wanted = filters.parse(what, {})
+    snapshots.export(snapshots.WHATS[what], project=project, format=format, filters=wanted, progress=watched)
     return time.perf_counter() - start, peak // 2**20
 
 
@@ -153,11 +153,11 @@ def told(unit: str, count: int, what: str, format: str, project: Project, bare: 
 def main() -> None:
     """Print rankings and conversations a second and memory of each format beside its floor."""
     project = ranked_project(RANKINGS)
-    for format in comparisons.FORMATS:
+    for format in comparison_formats.FORMATS:
         told("rankings", RANKINGS, "comparisons", format, project, floor(project, format))
     project = factory.project()
     bulk.pieces(project, PIECES)
     bulk.analyze()
-    for format in demonstrations.FORMATS:
+    for format in demonstration_formats.FORMATS:
         told("written conversations", PIECES, "demonstrations", format, project, written_floor(project, format))
     assert Conversation.objects.filter(project=project, exported_at__isnull=False).count() == PIECES

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotate.datasets import demonstrations, manifest, snapshots
+from annotate.datasets import demonstration_formats, filters, manifest, snapshots
 from tests import factory
 from worker import trl_columns
 
 pytestmark = pytest.mark.django_db
 
-FORMATS = list(demonstrations.FORMATS)
+FORMATS = list(demonstration_formats.FORMATS)
 TURNS = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
 
 
@@ -36,7 +36,7 @@ def export(tmp_path):
             ]
             factory.finished_piece(project, None, *said, slot=slot)
         out = tmp_path / format
-        snapshots.export_demonstrations(project=project, format=format, filters=demonstrations.Filters(), out=out)
+        snapshots.export_demonstrations(project=project, format=format, filters=filters.Demonstrations(), out=out)
         return out
 
     return write

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotate.datasets import comparisons, manifest, snapshots
+from annotate.datasets import comparison_formats, filters, manifest, snapshots
 from annotate.datasets.check import SHOWN
+from annotate.datasets.tallies import Tally
 from tests import factory
 from worker import trl_columns
 
@@ -35,7 +36,7 @@ def export(tmp_path):
         for opening, order in (("Hello!", "B A=D C"), ("hello", "A B C D"), ("Hello", "A B C D")):
             factory.ranking(factory.comparison_about(project, opening), order)
         out = tmp_path / format
-        snapshots.export_comparisons(project=project, format=format, filters=comparisons.Filters(), out=out)
+        snapshots.export_comparisons(project=project, format=format, filters=filters.Comparisons(), out=out)
         return out
 
     return write
@@ -64,10 +65,10 @@ def rewrite(folder: Path, files: dict[str, list[dict]]) -> None:
         described = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": len(lines)}
         found["files"][f"{split}.jsonl"] = described
     if found["format"] == "ranked":
-        tally = manifest.Tally()
+        tally = Tally()
         for line in itertools.chain(*files.values()):
-            tally.add(line, 1)
-        counts = tally.as_json("ranked")
+            tally.add([line], [line])
+        counts = tally.as_json()
     else:
         by_split = {split: {"rows": len(lines)} for split, lines in files.items()}
         counts = found["counts"] | {"rows": sum(map(len, files.values())), "by_split": by_split}
@@ -89,7 +90,7 @@ def problems(folder: Path) -> list[str]:
     return said.getvalue().splitlines()[2:]
 
 
-@pytest.mark.parametrize("format", list(comparisons.FORMATS))
+@pytest.mark.parametrize("format", list(comparison_formats.FORMATS))
 def test_what_export_wrote_is_well(export, format):
     folder = export(format)
     said = run(folder)

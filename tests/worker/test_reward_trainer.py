@@ -3,7 +3,7 @@
 import pytest
 
 from annotate import derive
-from annotate.datasets import comparisons, snapshots
+from annotate.datasets import comparison_formats, filters, snapshots
 from tests import factory, tiny
 
 datasets = pytest.importorskip("datasets")
@@ -36,11 +36,11 @@ def project():
 
 def exported(project, format: str, folder) -> "datasets.DatasetDict":
     out = folder / format
-    snapshots.export_comparisons(project=project, format=format, filters=comparisons.Filters(), out=out)
+    snapshots.export_comparisons(project=project, format=format, filters=filters.Comparisons(), out=out)
     return datasets.load_dataset(str(out), cache_dir=str(folder / "cache"))
 
 
-@pytest.mark.parametrize("format", list(comparisons.FORMATS))
+@pytest.mark.parametrize("format", list(comparison_formats.FORMATS))
 def test_load_dataset_finds_the_splits(project, tmp_path, format):
     loaded = exported(project, format, tmp_path)
     rankings = {"train": 12, "validation": 2, "test": 1}

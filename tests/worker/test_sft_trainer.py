@@ -3,7 +3,7 @@
 import pytest
 
 from annotate import derive
-from annotate.datasets import demonstrations, snapshots
+from annotate.datasets import demonstration_formats, filters, snapshots
 from tests import factory, tiny
 
 datasets = pytest.importorskip("datasets")
@@ -11,7 +11,7 @@ trl = pytest.importorskip("trl")
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
-FORMATS = list(demonstrations.FORMATS)
+FORMATS = list(demonstration_formats.FORMATS)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def project():
 
 def exported(project, format: str, folder) -> "datasets.DatasetDict":
     out = folder / format
-    snapshots.export_demonstrations(project=project, format=format, filters=demonstrations.Filters(), out=out)
+    snapshots.export_demonstrations(project=project, format=format, filters=filters.Demonstrations(), out=out)
     return datasets.load_dataset(str(out), cache_dir=str(folder / "cache"))
 
 
