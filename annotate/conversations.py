@@ -130,20 +130,23 @@ def finish(*, assignment: Assignment, user: User) -> Conversation:
 
 
 def family(conversation: Conversation, messages: list[Message] | list[Turn]) -> str:
-    """The family of the opening; one that is new joins the prompt's where that was little changed.
+    """The family of the opening; one that is new and near to none joins the prompt's where that was little changed.
 
     What revises another conversation, and what has a branch or is one, stays in its family where the opening is new.
     """
+    project, author = conversation.project, conversation.trainer
     opening = next(message.text for message in messages if message.role == Message.ChatRole.USER)
     decided = conversation.family or (conversation.revises and conversation.revises.family)
     if decided:
-        return families.join(project=conversation.project, texts=[opening], nearest=decided)[0]
+        return families.stay(project=project, text=opening, family=decided, author=author)
     prompt, nearest = conversation.prompt, ""
     if prompt is not None:
         # Long texts are compared by their beginnings: the comparison takes time that grows with the square.
         alike = difflib.SequenceMatcher(None, prompt.text[:2000], opening[:2000], autojunk=False).ratio()
-        nearest = prompt.family if alike >= 0.5 else ""
-    return families.join(project=conversation.project, texts=[opening], nearest=nearest)[0]
+        if alike >= 0.5:
+            # One that an import has just brought may have none yet.
+            nearest = prompt.family or families.join(project=project, texts=[prompt.text])[0]
+    return families.join(project=project, texts=[opening], nearest=nearest, author=author)[0]
 
 
 def source(text: str, *, suggestion: str | None, opening: str | None) -> tuple[str, float | None]:

@@ -11,6 +11,9 @@ import re
 SPLITS = (("train", 0.90), ("validation", 0.95), ("test", 1.0))
 """Each split with the upper end of its share of the unit interval."""
 
+HELD_OUT = "-"
+"""What the name of a family begins with whose openings are near to those of two splits: it belongs to none."""
+
 NOT_A_WORD = re.compile(r"[\W_]+")
 
 
@@ -34,9 +37,23 @@ def pseudonym(secret: str, trainer_id: int) -> str:
 
 
 def split_of(secret: str, family: str) -> str:
-    """The split of a prompt family, the same for ever: train (90 %), validation (5 %) or test (5 %)."""
-    place = int(keyed(secret, "split", family)[:16], 16) / 2**64
+    """The split of a prompt family, the same for ever: train (90 %), validation (5 %) or test (5 %), or held_out."""
+    return "held_out" if family.startswith(HELD_OUT) else _split(keyed(secret, "split", family))
+
+
+def split_of_author(secret: str, author_id: int) -> str:
+    """The split of an author where a project splits by authors, the same for ever, in the same shares."""
+    return _split(keyed(secret, "author", author_id))
+
+
+def _split(seed: str) -> str:
+    place = int(seed[:16], 16) / 2**64
     return next(name for name, upper in SPLITS if place < upper)
+
+
+def held_out(value: str) -> str:
+    """The name of a family that is held out, made from a value that is its own: as long as any other."""
+    return HELD_OUT + digest_of(value)[:63]
 
 
 def digest_of(text: str) -> str:

@@ -7,7 +7,7 @@ them may not change without filling them again: that holds for the constants her
 
 import hashlib
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import rensa
 from django.db import connection
@@ -77,7 +77,25 @@ def likeness(a: str, b: str) -> float:
 
     Where one is short, 1 for the same text and 0 for any other.
     """
-    return _likeness(_plain(a), _plain(b))
+    return to(a)(b)
+
+
+def to(text: str) -> Callable[[str], float]:
+    """The likeness of other texts to this one, which is taken apart once for all of them."""
+    plain = _plain(text)
+    shingles: set[str] = set()
+
+    def alike(other: str) -> float:
+        other = _plain(other)
+        if plain == other:
+            return 1.0
+        if min(len(plain), len(other)) < SHORT:
+            return 0.0
+        if not shingles:
+            shingles.update(_shingles(plain))
+        return _jaccard(shingles, set(_shingles(other)))
+
+    return alike
 
 
 def distance(a: str, b: str) -> float:
@@ -139,20 +157,15 @@ def _key(data: bytes, place: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=place).digest(), "little", signed=True)
 
 
-def _likeness(a: str, b: str) -> float:
-    if a == b:
-        return 1.0
-    if min(len(a), len(b)) < SHORT:
-        return 0.0
-    ours, theirs = set(_shingles(a)), set(_shingles(b))
+def _jaccard(ours: set[str], theirs: set[str]) -> float:
     common = len(ours & theirs)
     return common / (len(ours) + len(theirs) - common)
 
 
 def _nearest(text: str, others: dict[int, str]) -> list[int]:
     """Which of the others are near to the text, the nearest first."""
-    plain = _plain(text)
-    near = {pk: alike for pk, other in others.items() if (alike := _likeness(plain, _plain(other))) >= LIKE}
+    alike = to(text)
+    near = {pk: how for pk, other in others.items() if (how := alike(other)) >= LIKE}
     return sorted(near, key=lambda pk: (-near[pk], pk))[:MOST]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Max
 
-from annotate import derive, families, likeness
+from annotate import derive, families
 from annotate.errors import Invalid
 from annotate.models import GuidelineVersion, Project, Prompt
 
@@ -38,9 +38,19 @@ def current_guidelines(project: Project) -> GuidelineVersion | None:
     return project.guideline_versions.order_by("-number").first()
 
 
-@transaction.atomic
 def add_prompts(*, project: Project, openings: Iterable[Opening]) -> tuple[int, int]:
     """Add prompts that the project does not have yet. How many came in, and how many it had (or came twice)."""
+    found = insert_prompts(project=project, openings=openings)
+    families.join_pending(project=project)
+    return found
+
+
+@transaction.atomic
+def insert_prompts(*, project: Project, openings: Iterable[Opening]) -> tuple[int, int]:
+    """As `add_prompts`, but all or none, and without their families, which `families.join_pending` finds afterwards.
+
+    That takes time and a lock under which others wait, so that it is not part of this transaction.
+    """
     before = project.prompts.count()
     seen, rest = 0, iter(openings)
     while batch := list(itertools.islice(rest, 1000)):
@@ -56,7 +66,7 @@ def tidied(text: str) -> str:
 
 
 def make_prompts(*, project: Project, openings: list[Opening]) -> list[Prompt]:
-    """Prompts with what derives from their texts, not yet stored. Raises Invalid where a text is empty."""
+    """Prompts of these openings, not yet stored and without a family. Raises Invalid where a text is empty."""
     texts = [tidied(opening.text) for opening in openings]
     if not all(texts):
         raise Invalid("A prompt needs a text.")
@@ -65,13 +75,11 @@ def make_prompts(*, project: Project, openings: list[Opening]) -> list[Prompt]:
             project=project,
             text=text,
             digest=derive.digest_of(text),
-            family=family,
-            near=likeness.bands(text),
             use_case=opening.use_case,
             source=opening.source,
             source_id=opening.source_id,
         )
-        for opening, text, family in zip(openings, texts, families.join(project=project, texts=texts), strict=True)
+        for opening, text in zip(openings, texts, strict=True)
     ]
 
 

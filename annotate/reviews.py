@@ -171,7 +171,7 @@ def _edited(
         prompt_id=conversation.prompt_id,
         revises=conversation,
         review_state=Conversation.ReviewState.APPROVED,
-        family=families.join(project=conversation.project, texts=[text], nearest=conversation.family)[0],
+        family=families.stay(project=conversation.project, text=text, family=conversation.family, author=reviewer),
         near=likeness.bands(likeness.whole(changed.get(message.position, message.text) for message in messages[1:])),
         finished_at=timezone.now(),
     )

@@ -4,7 +4,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 
-from annotate import derive, projects
+from annotate import derive, families, likeness, projects
 from annotate.admin.reading import Listed
 from annotate.models import Prompt
 
@@ -51,7 +51,8 @@ class PromptAdmin(Listed):
 
     def save_model(self, request, prompt, form, change) -> None:
         (made,) = projects.make_prompts(project=prompt.project, openings=[projects.Opening(text=prompt.text)])
-        prompt.digest, prompt.family = made.digest, made.family
+        prompt.digest, prompt.near = made.digest, likeness.bands(prompt.text)
+        (prompt.family,) = families.join(project=prompt.project, texts=[prompt.text])
         super().save_model(request, prompt, form, change)
 
     @admin.action(description="Offer to new conversations", permissions=["change"])

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from django.conf import settings
 from django.db import transaction
 
-from annotate import projects
+from annotate import families, projects
 from annotate.errors import Invalid
 from annotate.models import Project, Prompt
 from annotate.projects import Opening
@@ -37,7 +37,6 @@ class BadLine(Exception):
     """One line of the file that holds no opening; the message says why."""
 
 
-@transaction.atomic
 def import_prompts(
     *, project: Project, lines: Iterable[bytes], source: str, use_case: str = "", skip_bad: bool = False
 ) -> Imported:
@@ -49,12 +48,14 @@ def import_prompts(
     if len(use_case) > _longest("use_case"):
         raise Invalid(f"--use-case may have {_longest('use_case')} characters; this one has {len(use_case):,}.")
     done = Imported()
-    openings = _good(read(lines, source=source, use_case=use_case), done)
-    done.added, done.duplicates = projects.add_prompts(project=project, openings=openings)
-    if done.bad and not skip_bad:
-        raise Invalid(f"Nothing was imported: {told(done.bad)}. With --on-error skip the rest comes in.")
-    if not done.added + done.duplicates:
-        raise Invalid(f"{source} holds no prompt{': ' + told(done.bad) if done.bad else ''}.")
+    with transaction.atomic():
+        openings = _good(read(lines, source=source, use_case=use_case), done)
+        done.added, done.duplicates = projects.insert_prompts(project=project, openings=openings)
+        if done.bad and not skip_bad:
+            raise Invalid(f"Nothing was imported: {told(done.bad)}. With --on-error skip the rest comes in.")
+        if not done.added + done.duplicates:
+            raise Invalid(f"{source} holds no prompt{': ' + told(done.bad) if done.bad else ''}.")
+    families.join_pending(project=project)
     return done
 
 
@@ -80,10 +81,17 @@ def read(lines: Iterable[bytes], *, source: str, use_case: str = "") -> Iterator
     list whose items count as lines, all else is plain text, as is every file that is called `.txt`. A file that is
     called `.json` or `.jsonl` is never plain text. Raises Invalid where a `.json` file begins a list and is not JSON.
     """
-    for number, item in _items(iter(lines), source):
+    yield from read_values(_items(iter(lines), source), source=source, use_case=use_case)
+
+
+def read_values(
+    values: Iterable[tuple[int, object]], *, source: str, use_case: str = ""
+) -> Iterator[tuple[int, Opening | BadLine]]:
+    """The same of values that were decoded already, each with its number; one that could not be is an exception."""
+    for number, item in values:
         try:
-            if isinstance(item, BadLine):
-                raise item
+            if isinstance(item, Exception):
+                raise BadLine(str(item))
             for text, row in _texts(item):
                 yield number, _opening(text, row, source, use_case)
         except BadLine as bad:
