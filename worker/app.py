@@ -1,10 +1,12 @@
-"""The Celery worker: `celery -A worker.app worker --pool threads --queues bothsides`, and beat likewise.
+"""The Celery worker: `celery -A worker.app worker --pool threads --queues bothsides,jobs`, and beat likewise.
 
 Tasks only ring. The loops that serve the policies are threads of this process, from its start to its end; the
-queues of their bells are subscribed to as policies come.
+queues of their bells are subscribed to as policies come. Exports and imports are processes of their own, watched by
+threads; a worker without the queue `jobs` runs none.
 """
 
 import os
+import time
 
 import django
 
@@ -15,11 +17,16 @@ from celery import signals  # noqa: E402
 from django.conf import settings  # noqa: E402
 
 from annotate.bell import app  # noqa: E402
+from worker.job_processes import JobProcesses  # noqa: E402
 from worker.process import WorkerProcess  # noqa: E402
 
 app.conf.imports = ["worker.tasks"]
 
+JOB_DRAIN_SECONDS = 10
+"""How long an export or import that is told to end may take to let go of its job; then it is killed."""
+
 _process: WorkerProcess | None = None
+_job_processes: JobProcesses | None = None
 
 
 def process() -> WorkerProcess | None:
@@ -27,11 +34,17 @@ def process() -> WorkerProcess | None:
     return _process
 
 
+def job_processes() -> JobProcesses | None:
+    """The exports and imports that this process looks after; None as above."""
+    return _job_processes
+
+
 @signals.worker_ready.connect
 def _start(sender, **kwargs) -> None:
     # It is ready anew after each time that the broker was away.
-    global _process
+    global _process, _job_processes
     if _process is None:
+        _job_processes = JobProcesses(settings.WORKER_JOBS)
         _process = WorkerProcess(sender)
         _process.start()
 
@@ -39,6 +52,7 @@ def _start(sender, **kwargs) -> None:
 @signals.worker_shutting_down.connect
 def _drain(**kwargs) -> None:
     if _process:
+        _job_processes.drain(JOB_DRAIN_SECONDS)
         _process.drain(settings.WORKER_DRAIN_SECONDS)
 
 
@@ -46,4 +60,6 @@ def _drain(**kwargs) -> None:
 def _join(**kwargs) -> None:
     if _process:
         # Beside the time for what runs, some for giving back the rest.
-        _process.join(settings.WORKER_DRAIN_SECONDS + 10)
+        until = time.monotonic() + settings.WORKER_DRAIN_SECONDS + 10
+        _process.join(until - time.monotonic())
+        _job_processes.join(max(JOB_DRAIN_SECONDS, until - time.monotonic()))

@@ -2,7 +2,7 @@
 
 from annotate import sweep
 from annotate.bell import app
-from worker.app import process
+from worker.app import job_processes, process
 
 
 @app.task(name="worker.look")
@@ -10,6 +10,13 @@ def look(policy_id: int) -> None:
     """Something waits for this policy, or is to be stopped."""
     if process():
         process().ring(policy_id)
+
+
+@app.task(name="worker.run_job")
+def run_job(kind: str, job_id: int) -> None:
+    """An export or import waits, or its holder died."""
+    if job_processes():
+        job_processes().ring(kind, job_id)
 
 
 @app.task(name="worker.sweep")

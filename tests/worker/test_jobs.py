@@ -1,0 +1,213 @@
+"""Exports and imports as processes of a worker: begun, stopped, drained, killed, and gone on with by another."""
+
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+from django.utils import timezone
+
+from annotate import jobs, sweep
+from annotate.models import Import
+from tests import factory, site
+from tests.worker.watching import until
+from worker import job_processes
+from worker.job_processes import JobProcesses
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+State = Import.State
+
+WORK = """
+import time
+import django
+django.setup()
+from annotate import jobs
+from annotate.models import Import
+job = Import.objects.get(pk={pk})
+with jobs.running(job) as run:
+    for done in range({steps}):
+        run.tell(done=done, total={steps}, step="working")
+        time.sleep(0.05)
+    jobs.end(job, token=run.token, state="done", report={{"steps": {steps}}})
+"""
+
+DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+
+
+@pytest.fixture
+def project():
+    return factory.project(iteration=False)
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch, settings):
+    """Children work on the test's database, and hear at once."""
+    for name, value in site.environment(DJANGO_SETTINGS_MODULE="annotate.settings").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(job_processes, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(job_processes, "POLL_SECONDS", 0.05)
+
+
+@pytest.fixture
+def look_after():
+    """Job processes that run a Python text for each job; ended with the test."""
+    made = []
+
+    def make(text: str = WORK, *, limit: int = 1, steps: int = 1) -> JobProcesses:
+        def command(kind: str, pk: int) -> list[str]:
+            return [sys.executable, "-c", text.format(pk=pk, steps=steps)]
+
+        made.append(JobProcesses(limit, command))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.drain(0)
+        one.join(20)
+        assert not one._watches
+
+
+def waiting(project) -> Import:
+    return Import.objects.create(project=project, source="set", format="auto", background=True)
+
+
+def state(job) -> str:
+    job.refresh_from_db()
+    return job.state
+
+
+def children() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if any("annotate.models" in word for word in one.cmdline())]
+
+
+def test_the_command_of_each_kind_is_there():
+    from django.core.management import get_commands
+
+    assert set(job_processes.COMMANDS) == set(jobs.KINDS)
+    assert set(job_processes.COMMANDS.values()) <= set(get_commands())
+    assert job_processes.command("export", 7)[1:] == ["manage.py", "export", "--go-on", "7"]
+
+
+def test_a_job_is_run_and_then_the_next_that_waits(look_after, project):
+    first, second = waiting(project), waiting(project)
+    look_after().ring("import", first.pk)
+    until(lambda: state(second) == State.DONE)
+    assert state(first) == State.DONE
+    assert first.report == {"steps": 1}
+    assert first.attempt == second.attempt == 1
+
+
+def test_no_more_run_at_once_than_may(look_after, project):
+    made = [waiting(project) for _ in range(3)]
+    one = look_after(steps=20)
+    for job in [*made, *made]:
+        one.ring("import", job.pk)
+    until(lambda: state(made[0]) == State.RUNNING)
+    assert len(children()) == 1
+    assert [state(job) for job in made[1:]] == [State.WAITING] * 2
+
+
+def test_what_runs_elsewhere_or_has_ended_is_left_alone(look_after, project):
+    job = waiting(project)
+    with jobs.running(job) as run:
+        look_after("raise SystemExit('It was begun.')").ring("import", job.pk)
+        time.sleep(0.5)
+        jobs.end(job, token=run.token, state=State.DONE)
+    look_after("raise SystemExit('It was begun.')").ring("import", job.pk)
+    time.sleep(0.5)
+    assert (state(job), job.attempt) == (State.DONE, 1)
+
+
+def test_one_that_no_process_can_begin_fails_with_the_last_line_after_its_attempts(look_after, project, settings):
+    job = waiting(project)
+    one = look_after("print('Looking.')\nimport nowhere_to_be_found")
+    for attempt in range(1, settings.JOB_ATTEMPTS + 1):
+        one.ring("import", job.pk)
+        until(lambda: not one._watches)
+        job.refresh_from_db()
+        assert job.attempt == attempt
+    assert state(job) == State.FAILED
+    assert job.reason == "It could not be begun: ModuleNotFoundError: No module named 'nowhere_to_be_found'"
+
+
+def test_a_refusal_is_kept_as_its_reason(look_after, project):
+    text = WORK.replace(
+        "    for done", "    from annotate.errors import Invalid\n    raise Invalid('No good.')\n    for done"
+    )
+    job = waiting(project)
+    look_after(text).ring("import", job.pk)
+    until(lambda: state(job) == State.FAILED)
+    assert (job.reason, job.attempt) == ("No good.", 1)
+
+
+def test_a_person_stops_it(look_after, project):
+    job = waiting(project)
+    one = look_after(steps=1000)
+    one.ring("import", job.pk)
+    until(lambda: state(job) == State.RUNNING)
+    jobs.ask_to_stop(job)
+    until(lambda: state(job) == State.STOPPED)
+    until(lambda: not one._watches)
+    assert job.reason == "It was stopped."
+
+
+def test_one_that_does_not_hear_is_killed(look_after, project, settings):
+    settings.JOB_STOP_SECONDS = 0.3
+    job = waiting(project)
+    one = look_after(WORK.replace("        run.tell", "        pass #"), steps=1000)
+    one.ring("import", job.pk)
+    until(lambda: state(job) == State.RUNNING)
+    jobs.ask_to_stop(job)
+    until(lambda: state(job) == State.STOPPED)
+    assert "by force" in job.reason
+    until(lambda: not one._watches)
+    assert not children()
+
+
+def test_a_worker_that_ends_gives_it_back_and_another_goes_on_with_it(look_after, project):
+    job = waiting(project)
+    first = look_after(steps=1000)
+    first.ring("import", job.pk)
+    until(lambda: state(job) == State.RUNNING)
+    first.drain(10)
+    first.ring("import", job.pk)
+    first.join(10)
+    assert (state(job), job.attempt) == (State.WAITING, 0)
+    look_after().ring("import", job.pk)
+    until(lambda: state(job) == State.DONE)
+
+
+def test_one_that_does_not_let_go_is_killed_and_its_lease_runs_out(look_after, project, monkeypatch):
+    monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
+    job = waiting(project)
+    deaf = look_after(DEAF + WORK, steps=1000)
+    deaf.ring("import", job.pk)
+    until(lambda: state(job) == State.RUNNING)
+    deaf.drain(0.2)
+    deaf.join(10)
+    assert state(job) == State.RUNNING
+    until(lambda: Import.objects.get(pk=job.pk).lease_until < timezone.now())
+    assert jobs.waiting(1) == [("import", job.pk)]
+    look_after().ring("import", job.pk)
+    until(lambda: state(job) == State.DONE)
+    assert job.attempt == 2
+
+
+def test_a_process_that_was_killed_again_and_again_ends_failed(look_after, project, monkeypatch, settings):
+    monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
+    settings.JOB_ATTEMPTS = 2
+    job = waiting(project)
+    one = look_after(steps=1000)
+    for _ in range(2):
+        until(lambda: jobs.waiting(1))
+        one.ring("import", job.pk)
+        until(lambda: state(job) == State.RUNNING and job.lease_until > timezone.now())
+        (child,) = children()
+        child.send_signal(signal.SIGKILL)
+        until(lambda: not one._watches)
+    until(lambda: Import.objects.get(pk=job.pk).lease_until < timezone.now())
+    sweep.run()
+    assert state(job) == State.FAILED
+    assert "begun 2 times" in job.reason
