@@ -36,7 +36,7 @@ def read(value, options: Options) -> Item:
     talks = [
         fields.talk(
             row,
-            answered([*before, *asking(asked, options, mends, alone=not before), Turn("assistant", answer)], mends),
+            answered([*before, *asking(asked, options, mends, alone=not row.get("history")), Turn("assistant", answer)], mends),
             TAKEN,
             suffix=f"#{number}" if len(once) > 1 else "",
         )
