@@ -86,7 +86,7 @@ def _ranked(line: dict) -> Iterator[str]:
         yield f"k is {line['k']}, completions: {len(completions)}"
     if ranks != list(range(len(ranks))):
         yield f"ranks are not dense from 0, the best: {', '.join(map(str, ranks))}"
-    if not 0 <= line["draw"]["index"] < line["draw"]["size"]:
+    if line["draw"] and not 0 <= line["draw"]["index"] < line["draw"]["size"]:
         yield "draw.index is not below draw.size"
     if sum(one["original"] for one in completions) > 1:
         yield "more than one completion is the original"

@@ -1,7 +1,7 @@
 """Comparisons as training data: which rankings count, and the canonical line of each."""
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import F, OuterRef, QuerySet
+from django.db.models import F, OuterRef, Q, QuerySet
 from django.db.models.functions import JSONObject
 
 from annotate import derive
@@ -18,7 +18,10 @@ CHUNK = 200
 
 
 def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
-    """The current rankings that count under these filters; `split` is left to the lines, as it is not stored."""
+    """The current rankings that count under these filters; `split` is left to the lines, as it is not stored.
+
+    Imported ones were brought in whole with their comparison; they have no slot.
+    """
     comparison_states = [Comparison.State.CLOSED]
     assignment_states = [Assignment.State.SUBMITTED]
     if "open" in filters.include:
@@ -29,8 +32,9 @@ def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
         current=True,
         comparison__project=project,
         comparison__state__in=comparison_states,
-        assignment__state__in=assignment_states,
-    )
+    ).filter(Q(kind=Ranking.Kind.IMPORTED) | Q(assignment__state__in=assignment_states))
+    if filters.origins is not None:
+        found = found.filter(kind__in=filters.origins)
     if filters.iteration is not None:
         found = found.filter(comparison__iteration__number=filters.iteration)
     if filters.since is not None:
@@ -65,6 +69,8 @@ def whole_rows(found: QuerySet[Ranking]) -> QuerySet:
                 finish_reason="candidate__completion__finish_reason",
                 prompt_tokens="candidate__completion__prompt_tokens",
                 completion_tokens="candidate__completion__completion_tokens",
+                kind="candidate__completion__kind",
+                model="candidate__completion__model",
                 policy_id="candidate__completion__request__policy_id",
                 sampling="candidate__completion__request__sampling",
                 template_hash="candidate__completion__request__template_hash",
@@ -73,6 +79,7 @@ def whole_rows(found: QuerySet[Ranking]) -> QuerySet:
     )
     return found.order_by("comparison_id", "id").values(
         "id",
+        "kind",
         "comparison_id",
         "trainer_id",
         "all_bad",
@@ -81,6 +88,8 @@ def whole_rows(found: QuerySet[Ranking]) -> QuerySet:
         assignment_state=F("assignment__state"),
         shown_order=F("assignment__shown_order"),
         iteration=F("comparison__iteration__number"),
+        source_id=F("comparison__source_id"),
+        draw_seed=F("comparison__draw_seed"),
         draw_index=F("comparison__draw_index"),
         draw_size=F("comparison__draw_size"),
         conversation_id=F("comparison__message__conversation_id"),
@@ -101,12 +110,17 @@ class Renderer:
 
     def ranked(self, row: dict) -> dict:
         """The canonical line of a row of `whole_rows`."""
-        shown_at = {candidate: position for position, candidate in enumerate(row["shown_order"])}
+        shown_at = {candidate: position for position, candidate in enumerate(row["shown_order"] or ())}
+        draw = {"index": row["draw_index"], "size": row["draw_size"]} if row["draw_seed"] else None
         return {
             "group_id": row["comparison_id"],
             "comparison_id": row["comparison_id"],
             "ranking_id": row["id"],
+            "ranking_kind": row["kind"],
+            "rankings": 1,
+            "agreement": None,
             "conversation_id": row["conversation_id"],
+            "source_id": row["source_id"],
             "trainer": self._pseudonym(row["trainer_id"]),
             "iteration": row["iteration"],
             "split": derive.split_of(self.secret, row["family"]),
@@ -116,13 +130,14 @@ class Renderer:
             "assignment_state": row["assignment_state"],
             "active_seconds": row["active_seconds"],
             "all_bad": row["all_bad"],
-            "draw": {"index": row["draw_index"], "size": row["draw_size"]},
+            "draw": draw,
             "k": len(row["judged"]),
             "context": row["context"],
             "completions": [self._completion(place, shown_at) for place in row["judged"]],
         }
 
     def _completion(self, place: dict, shown_at: dict[int, int]) -> dict:
+        sampling = place["sampling"]
         return {
             "completion": [{"role": "assistant", "content": place["text"]}],
             "rank": place["rank"],
@@ -131,15 +146,19 @@ class Renderer:
             "original": place["original"],
             "candidate_id": place["candidate_id"],
             "shown_position": shown_at.get(place["candidate_id"]),
-            "policy": self.policies[place["policy_id"]],
-            "sampling": {name: place["sampling"].get(name) for name in shapes.SAMPLING},
+            "kind": place["kind"],
+            "policy": None if place["policy_id"] is None else self.policies[place["policy_id"]],
+            "model": place["model"] or None,
+            "sampling": sampling and {name: sampling.get(name) for name in shapes.SAMPLING},
             "template_hash": place["template_hash"],
-            "finish_reason": place["finish_reason"],
+            "finish_reason": place["finish_reason"] or None,
             "prompt_tokens": place["prompt_tokens"],
             "completion_tokens": place["completion_tokens"],
         }
 
-    def _pseudonym(self, trainer_id: int) -> str:
+    def _pseudonym(self, trainer_id: int | None) -> str | None:
+        if trainer_id is None:
+            return None
         if trainer_id not in self.pseudonyms:
             self.pseudonyms[trainer_id] = derive.pseudonym(self.secret, trainer_id)
         return self.pseudonyms[trainer_id]

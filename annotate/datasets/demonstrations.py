@@ -151,6 +151,10 @@ class Renderer:
         return {
             "messages": messages,
             "turns": [self._turn(message, row["completions"]) for message in row["said"]],
+            "source": "demonstrations",
+            "source_id": "",
+            "source_split": "",
+            "kind": "write",
             "conversation_id": row["id"],
             "project": self.project.slug,
             "iteration": iteration,

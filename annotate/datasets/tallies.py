@@ -41,8 +41,9 @@ class Tally:
             self.tied_pairs += tied
         split = self.by_split.setdefault(first["split"], Counter())
         split.update(rows=len(made), rankings=len(lines), comparisons=int(new))
-        self.iterations.add(first["iteration"])
-        self.policies.update(one["policy"] for one in first["completions"])
+        if first["iteration"] is not None:
+            self.iterations.add(first["iteration"])
+        self.policies.update(one["policy"] for one in first["completions"] if one["policy"] is not None)
 
     def as_json(self) -> dict:
         """The counts of the manifest. Tied pairs are dropped by every format but `ranked`, which keeps the order."""
@@ -92,7 +93,8 @@ class WrittenTally:
             split = self.by_split[line["split"]] = Counter(rows=0, conversations=0)
         split["rows"] += 1
         split["conversations"] += new
-        self.iterations.add(line["iteration"])
+        if line["iteration"] is not None:
+            self.iterations.add(line["iteration"])
         answered = set()
         for role, turn in _turns(line):
             source = turn["source"]

@@ -109,6 +109,10 @@ def test_a_line_of_messages_holds_everything(project, tmp_path):
         {"role": "assistant", "content": "Five minutes."},
     ]
     assert line == {
+        "source": "demonstrations",
+        "source_id": "",
+        "source_split": "",
+        "kind": "write",
         "conversation_id": conversation.pk,
         "project": "demo",
         "iteration": 1,
