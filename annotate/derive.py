@@ -19,7 +19,7 @@ NOT_A_WORD = re.compile(r"[\W_]+")
 
 def keyed(secret: str, label: str, value: str | int) -> str:
     """64 hexadecimal digits that depend on all three."""
-    return hmac.new(bytes.fromhex(secret), f"{label}:{value}".encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(bytes.fromhex(secret), f"{label}:{value}".encode(), "sha256").hex()
 
 
 def draw(secret: str, label: str, value: str | int, size: int) -> tuple[str, int]:

@@ -63,6 +63,7 @@ class Opening:
     text: str
     near: list[int]
     family: str = ""
+    apart: likeness.Apart | None = None
 
 
 @dataclass(slots=True)
@@ -149,13 +150,13 @@ def _find_families(project: Project, openings: list[Opening], nearest: str, auth
     found = _sharers(project, openings)
     begun_by = _begun_by(project, {family for sharers in found.values() for family in sharers.stored})
     by_key: dict[int, list[Opening]] = defaultdict(list)
-    for place, opening, texts in _with_texts(openings, found):
+    for place, opening, stored in _with_stored(openings, found):
         sharers = found.pop(place, None) or Sharers()
         for key in opening.near:
             for other in by_key[key]:
                 sharers.new[other.family].append(other)
                 sharers.shared[other.family] += 1
-        near = _near(opening, sharers, texts)
+        near = _near(opening, sharers, stored)
         opening.family = _family(opening, near, nearest, lambda family: split(project, family, begun_by.get(family)))
         if author is not None and opening.family == opening.member and project.split_by == SplitBy.AUTHOR:
             begun_by[opening.member] = author.pk
@@ -191,30 +192,31 @@ def _sharers(project: Project, openings: list[Opening]) -> dict[int, Sharers]:
     return found
 
 
-def _with_texts(
+def _with_stored(
     openings: list[Opening], found: dict[int, Sharers], step: int = 50
-) -> Iterator[tuple[int, Opening, dict[int, str]]]:
-    """Each opening with its place and the texts of stored ones that it is compared with, read for a few at a time."""
+) -> Iterator[tuple[int, Opening, dict[int, likeness.Apart]]]:
+    """Each opening with its place and the stored ones that it is compared with, read for a few at a time."""
     numbered = enumerate(openings)
     while batch := list(islice(numbered, step)):
         ids = {pk for place, _ in batch if place in found for pks in found[place].stored.values() for pk in pks}
-        texts = dict(FamilyMember.objects.filter(pk__in=ids).values_list("pk", "text")) if ids else {}
+        texts = FamilyMember.objects.filter(pk__in=ids).values_list("pk", "text") if ids else []
+        stored = {pk: likeness.Apart(text) for pk, text in texts}
         for place, opening in batch:
-            yield place, opening, texts
+            yield place, opening, stored
 
 
-def _near(opening: Opening, sharers: Sharers, texts: dict[int, str]) -> dict[str, float]:
+def _near(opening: Opening, sharers: Sharers, stored: dict[int, likeness.Apart]) -> dict[str, float]:
     """The families that the opening is near to, with how near it is to the first such member of each."""
     near: dict[str, float] = {}
     if not sharers.shared:
         return near
-    alike = likeness.to(opening.text)
+    opening.apart = likeness.Apart(opening.text)
     for family, _ in sharers.shared.most_common(READ):
-        others = [texts.get(pk, "") for pk in sharers.stored.get(family, [])]
-        newest = list({other.member: other.text for other in sharers.new.get(family, [])}.values())
-        for text in [*others, *newest[:OF_EACH]]:
-            if (how := alike(text)) >= likeness.LIKE:
-                near[family] = how
+        others = [stored[pk] for pk in sharers.stored.get(family, []) if pk in stored]
+        new = list({other.member: other for other in sharers.new.get(family, [])}.values())[:OF_EACH]
+        for other in [*others, *(one.apart or likeness.Apart(one.text) for one in new)]:
+            if (alike := opening.apart.likeness(other)) >= likeness.LIKE:
+                near[family] = alike
                 break
     return near
 
@@ -235,7 +237,13 @@ def _store(project: Project, openings: list[Opening], author: User | None) -> No
     copy = "COPY annotate_familymember (project_id, member, family, text, near, author_id) FROM STDIN"
     with connection.cursor() as cursor, cursor.copy(copy) as rows:
         for one in openings:
-            rows.write_row((project.pk, one.member, one.family, one.text[: likeness.LONG], one.near, author_id))
+            text = one.text[: likeness.LONG]
+            rows.write_row((project.pk, one.member, one.family, text, _array(one.near), author_id))
+
+
+def _array(keys: list[int]) -> str:
+    """Keys as PostgreSQL reads an array: a list that psycopg writes item by item takes ten times as long."""
+    return f"{{{','.join(map(str, keys))}}}"
 
 
 # --- What was brought in without a family ----------------------------------------------------------------------------
@@ -325,7 +333,7 @@ def _join_chunk(project: Project, table: type, statement: str, after: int) -> tu
         for pk, opening, whole in cursor:
             ids.append(pk)
             openings.append(opening)
-            near.append(None if whole is None else f"{{{','.join(map(str, likeness.bands(whole)))}}}")
+            near.append(None if whole is None else _array(likeness.bands(whole)))
     if not ids:
         return None
     families = join(project=project, texts=openings)

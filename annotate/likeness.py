@@ -7,7 +7,7 @@ them may not change without filling them again: that holds for the constants her
 
 import hashlib
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 import rensa
 from django.db import connection
@@ -30,6 +30,9 @@ SHINGLE = 5
 BANDS, ROWS = 12, 5
 """A pair of likeness s shares a key with probability 1 - (1 - s^ROWS)^BANDS: 0.99 at 0.8, 0.32 at 0.5, 10^-4 at 0.1."""
 
+PLACES = [(at, b"%d" % at) for at in range(0, BANDS * ROWS, ROWS)]
+"""Where each band begins, and what tells its keys from those of others."""
+
 MOST = 3
 """How many near-duplicates are named."""
 
@@ -38,6 +41,9 @@ SHARERS = 200
 
 READ = 10
 """Of how many of those, the ones that share most keys, the texts are read."""
+
+KEPT = 1_000
+"""Characters of a text whose shingles are kept while it is compared with others."""
 
 PIECE = 20_000
 """Characters up to which the distance of any two texts is exact."""
@@ -68,8 +74,8 @@ def bands(text: str) -> list[int]:
         return [_key(plain.encode("utf-8", "surrogatepass"), b"short")]
     sketch = rensa.RMinHash(num_perm=BANDS * ROWS, seed=1)
     sketch.update(_shingles(plain))
-    rows = sketch.digest()
-    return [_key(struct.pack(f"<{ROWS}I", *rows[at : at + ROWS]), b"%d" % at) for at in range(0, BANDS * ROWS, ROWS)]
+    rows = struct.pack(f"<{BANDS * ROWS}I", *sketch.digest())
+    return [_key(rows[4 * at : 4 * (at + ROWS)], place) for at, place in PLACES]
 
 
 def likeness(a: str, b: str) -> float:
@@ -77,25 +83,36 @@ def likeness(a: str, b: str) -> float:
 
     Where one is short, 1 for the same text and 0 for any other.
     """
-    return to(a)(b)
+    return Apart(a).likeness(Apart(b))
 
 
-def to(text: str) -> Callable[[str], float]:
-    """The likeness of other texts to this one, which is taken apart once for all of them."""
-    plain = _plain(text)
-    shingles: set[str] = set()
+class Apart:
+    """A text that is compared with many: taken apart once."""
 
-    def alike(other: str) -> float:
-        other = _plain(other)
-        if plain == other:
+    __slots__ = ("_shingles", "plain")
+
+    def __init__(self, text: str):
+        self.plain = _plain(text)
+        self._shingles: set[str] | None = None
+
+    def likeness(self, other: "Apart") -> float:
+        """As `likeness` of the two texts."""
+        if self.plain == other.plain:
             return 1.0
-        if min(len(plain), len(other)) < SHORT:
+        if min(len(self.plain), len(other.plain)) < SHORT:
             return 0.0
-        if not shingles:
-            shingles.update(_shingles(plain))
-        return _jaccard(shingles, set(_shingles(other)))
+        ours, theirs = self.shingles(), other.shingles()
+        common = len(ours & theirs)
+        return common / (len(ours) + len(theirs) - common)
 
-    return alike
+    def shingles(self) -> set[str]:
+        """The shingles of the text. Those of long ones are not kept: hundreds of them would fill the memory."""
+        if self._shingles is not None:
+            return self._shingles
+        shingles = set(_shingles(self.plain))
+        if len(self.plain) <= KEPT:
+            self._shingles = shingles
+        return shingles
 
 
 def distance(a: str, b: str) -> float:
@@ -157,15 +174,10 @@ def _key(data: bytes, place: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=place).digest(), "little", signed=True)
 
 
-def _jaccard(ours: set[str], theirs: set[str]) -> float:
-    common = len(ours & theirs)
-    return common / (len(ours) + len(theirs) - common)
-
-
 def _nearest(text: str, others: dict[int, str]) -> list[int]:
     """Which of the others are near to the text, the nearest first."""
-    alike = to(text)
-    near = {pk: how for pk, other in others.items() if (how := alike(other)) >= LIKE}
+    apart = Apart(text)
+    near = {pk: alike for pk, other in others.items() if (alike := apart.likeness(Apart(other))) >= LIKE}
     return sorted(near, key=lambda pk: (-near[pk], pk))[:MOST]
 
 
