@@ -10,6 +10,8 @@ from annotate.models import (
     Assignment,
     Comparison,
     Conversation,
+    Export,
+    Import,
     Membership,
     Project,
     Ranking,
@@ -20,6 +22,8 @@ from annotate.models import (
 READS_ALL = (Role.REVIEWER, Role.ADMIN, Role.ENGINEER)
 """Roles that read the work of others in their projects."""
 
+HANDLES_DATASETS = (Role.ENGINEER, Role.ADMIN)
+"""Roles that bring datasets into their projects and take them out."""
 
 AT_WORK = (Assignment.State.HELD, Assignment.State.EXPIRED)
 """States in which a trainer's own answer may still come in."""
@@ -69,6 +73,31 @@ def reviewed_project_for(user: User, slug: str) -> Project:
     project = project_for(user, slug)
     require_role(user, *READS_ALL)
     return project
+
+
+def dataset_project_for(user: User, slug: str) -> Project:
+    """A project whose datasets the person may bring in and take out. Raises NotFound or Forbidden."""
+    project = project_for(user, slug)
+    require_role(user, *HANDLES_DATASETS)
+    return project
+
+
+def export_for(user: User, export_id: int) -> Export:
+    """An export of a project whose datasets the person handles, with its project. Raises NotFound or Forbidden."""
+    return _of_datasets(user, Export.objects.select_related("project", "iteration"), export_id, "export")
+
+
+def import_for(user: User, import_id: int) -> Import:
+    """An import of a project whose datasets the person handles, with its project. Raises NotFound or Forbidden."""
+    return _of_datasets(user, Import.objects.select_related("project"), import_id, "import")
+
+
+def _of_datasets(user: User, rows: QuerySet, pk: int, what: str):
+    found = rows.filter(pk=pk, project__in=Membership.objects.filter(user=user).values("project")).first()
+    if found is None:
+        raise NotFound(f"There is no such {what} here.")
+    require_role(user, *HANDLES_DATASETS)
+    return found
 
 
 def assignment_for(user: User, assignment_id: int) -> Assignment:

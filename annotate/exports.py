@@ -1,1 +1,58 @@
-"""Exports: asked for, watched and read; the files themselves are written by `annotate.datasets`."""
+"""Exports: found, stopped, gone on with, compared; the files themselves are written by `annotate.datasets`."""
+
+from django.db.models import QuerySet
+
+from annotate import jobs
+from annotate.errors import Conflict, Invalid, NotFound
+from annotate.models import Export, Project
+
+DIGEST_CHARACTERS = 6
+"""At least so much of a digest names an export."""
+
+
+def listed(project: Project | None = None) -> QuerySet[Export]:
+    """The exports of a project or of all, the oldest first, with what a list shows of each."""
+    found = Export.objects.select_related("project", "iteration").order_by("id")
+    return found if project is None else found.filter(project=project)
+
+
+def named(text: str, *, project: Project | None = None) -> Export:
+    """The export of this number or digest, or of the beginning of one. Raises NotFound, and Invalid where several
+    exports have it."""
+    text = text.strip().lower()
+    if text.isdecimal() and len(text) < 19 and (export := listed(project).filter(pk=int(text)).first()):
+        return export
+    found = []
+    if len(text) >= DIGEST_CHARACTERS and set(text) <= set("0123456789abcdef"):
+        found = list(listed(project).filter(digest__startswith=text).order_by("-id")[:50])
+    if len({export.digest for export in found}) > 1:
+        numbers = ", ".join(str(export.pk) for export in found[:5])
+        raise Invalid(f"Several exports have a digest that begins with {text}: {numbers}. Name one by its number.")
+    if not found:
+        raise NotFound(f"There is no export {text}. `manage.py exports` lists them.")
+    return found[0]
+
+
+def latest(project: Project) -> list[Export]:
+    """Of all exports that were asked for in the same way the newest that is done, the oldest first."""
+    newest: dict[str, Export] = {}
+    for export in listed(project).filter(state=Export.State.DONE):
+        newest[repr((export.what, export.format, sorted(export.filters.items(), key=str), export.files))] = export
+    return sorted(newest.values(), key=lambda export: export.pk)
+
+
+def stop(export: Export) -> None:
+    """Stop it: what it has written so far is kept for going on. Raises Conflict where it has ended."""
+    jobs.ask_to_stop(export)
+
+
+def go_on(export: Export) -> None:
+    """Have a worker go on with what failed, was stopped or was interrupted. Raises Conflict."""
+    if export.state == Export.State.DONE:
+        raise Conflict("It is done, and an export that is done never changes.")
+    jobs.go_on_in_worker(export)
+
+
+def shards(export: Export) -> list[dict]:
+    """The files of an export that is done: name, bytes, sha256 and, where it holds lines, rows."""
+    return [{"rows": None} | described | {"name": name} for name, described in export.manifest.get("files", {}).items()]

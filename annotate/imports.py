@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotate import jobs
-from annotate.errors import Invalid
+from annotate.errors import Conflict, Invalid
 from annotate.models import Import, Project, User
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,13 @@ def make(*, project: Project, source: str, **fields) -> Import:
     if not source or len(source) > SOURCE_CHARACTERS:
         raise Invalid(f"The source needs a name of at most {SOURCE_CHARACTERS} characters; this has {len(source):,}.")
     return Import.objects.create(project=project, source=source, **fields)
+
+
+def go_on(job: Import) -> None:
+    """Have a worker begin an import again that failed or was stopped. Raises Conflict, also where its file is gone."""
+    if job.state in Import.ENDED and not job.file and not job.report.get("taken"):
+        raise Conflict("Its file is not kept any more; bring it in again.")
+    jobs.go_on_in_worker(job)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -260,6 +260,20 @@ def put_back(job: Job) -> None:
         raise Conflict(f"{job} is {job.state}; only what failed or was stopped can be begun again.")
 
 
+def go_on_in_worker(job: Job) -> None:
+    """Have a worker go on with a job that failed, was stopped, or whose holder died. Raises Conflict for any other."""
+    rows = type(job).objects.filter(pk=job.pk)
+    again = {"background": True, "stop_asked": False, "attempt": 0}
+    with transaction.atomic():
+        ended = rows.filter(state__in=[State.FAILED, State.STOPPED])
+        changed = ended.update(state=State.WAITING, ended_at=None, **again)
+        changed = changed or rows.filter(state=State.RUNNING, lease_until__lt=timezone.now()).update(**again)
+        job.refresh_from_db()
+        if not changed:
+            raise Conflict(f"{job} is {job.state}; only what failed or was stopped can be begun again.")
+        ring(job)
+
+
 def ask_to_stop(job: Job) -> None:
     """Stop a job: at once where nobody holds it, else as soon as its holder hears of it. Raises Conflict."""
     rows = type(job).objects.filter(pk=job.pk)
@@ -303,6 +317,18 @@ def ring_for_waiting() -> int:
     for kind, pk in found:
         bell.ring_for_job_now(kind, pk)
     return len(found)
+
+
+def share_done(job: Job) -> float | None:
+    """How much of its step is done, 0 to 1; None where that is not known."""
+    if job.state == State.DONE:
+        return 1.0
+    return min(1.0, job.done / job.total) if job.total else None
+
+
+def was_lost(job: Job) -> bool:
+    """Whether its holder died, so that somebody else may go on with it."""
+    return job.state == State.RUNNING and job.lease_until < timezone.now()
 
 
 # What workers and the sweep ask and say of jobs that others run ----------------------------------------

@@ -30,7 +30,7 @@ def test_it_expires_gives_back_and_rings(monkeypatch):
 
 def test_with_nothing_to_do_it_asks_a_fixed_number_of_questions(django_assert_max_num_queries):
     factory.project()
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(18):
         assert not any(sweep.run().values())
 
 
