@@ -184,43 +184,46 @@ def _table(counted: _Counted, name: str) -> Iterator[tuple[int, object]]:
 
 
 def _json(file: io.BufferedReader, name: str) -> Iterator[tuple[int, object]]:
-    number = 0
-    begun = False
+    number, first = _begun(file)
+    if first == b"[":
+        file.read(1)
+        items = jsons.items(lambda: file.read1(CHUNK), longest=LONGEST)
+        yield from enumerate((Bad(TOO_LONG) if item is None else jsons.decoded(item) for item in items), 1)
+        return
     while line := file.readline(LONGEST + 1):
         number += 1
-        if number == 1:
-            # The mark that some editors put there.
-            line = line.removeprefix(codecs.BOM_UTF8)
-        if line.isspace() or not line:
+        if line.isspace():
             continue
-        if not begun and line.lstrip().startswith(b"["):
-            yield from _list(file, line.lstrip()[1:])
-            return
         if len(line) > LONGEST and not line.endswith(b"\n"):
+            # Or two of them would be in memory while the next one is read.
+            line = b""
             _to_its_end(file)
             value = Bad(TOO_LONG)
         else:
             value = jsons.decoded(line)
-        if not begun and isinstance(value, Bad) and line.lstrip().startswith(b"{") and line.rstrip()[-1:] in b"{[,":
+        if first == b"{" and isinstance(value, Bad) and line.rstrip().endswith((b"{", b"[", b",")):
             raise Invalid(f"{name} is one JSON object over several lines; one object a line, or a list, is read.")
-        begun = True
+        first = b""
         yield number, value
+
+
+def _begun(file: io.BufferedReader) -> tuple[int, bytes]:
+    """The first byte that is not blank, which comes next, and how many lines are behind."""
+    if file.peek(3).startswith(codecs.BOM_UTF8):
+        # The mark that some editors put there.
+        file.read(3)
+    lines = 0
+    while head := file.peek(1):
+        blank = len(head) - len(head.lstrip())
+        lines += file.read(blank).count(b"\n")
+        if blank < len(head):
+            return lines, head[blank : blank + 1]
+    return lines, b""
 
 
 def _to_its_end(file: io.BufferedReader) -> None:
     while (more := file.readline(CHUNK)) and not more.endswith(b"\n"):
         pass
-
-
-def _list(file: io.BufferedReader, begun: bytes) -> Iterator[tuple[int, object]]:
-    first = [begun]
-
-    def read() -> bytes:
-        # The rest of the first line may be empty, which would look like the end of the file.
-        return (first.pop() if first else b"") or file.read1(CHUNK)
-
-    for number, item in enumerate(jsons.items(read, longest=LONGEST), 1):
-        yield number, Bad(TOO_LONG) if item is None else jsons.decoded(item)
 
 
 def _reason(error: Exception) -> str:

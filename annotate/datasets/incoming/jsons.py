@@ -57,7 +57,7 @@ def decoded(data: bytes):
         if SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        return Bad(f"it is not JSON ({error.msg} at character {error.pos + 1:,})")
+        return Bad(f"it is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1:,})")
     except UnicodeEncodeError:
         return Bad("it holds half a character (a lone surrogate)")
     except _Refused as error:
