@@ -13,7 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from annotate import derive
-from annotate.datasets import comparison_formats, comparisons, filters, shapes
+from annotate.datasets import comparison_formats, comparison_rows, filters, shapes
 from annotate.models import Export, Ranking
 from tests import factory
 
@@ -223,6 +223,7 @@ def test_each_split_has_its_file(project, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md",
         "manifest.json",
+        "schema.json",
         "test.jsonl",
         "train.jsonl",
     ]
@@ -262,9 +263,11 @@ def test_the_manifest_counts_and_names_what_is_there(tmp_path):
         "tied_pairs": 6,
         "dropped_tied_pairs": 0,
         "comparisons_by_k": {"3": 2},
+        "by_kind": {"trainer": 4},
+        "left_out": {"held_out": 0},
     }
     assert found["rank_order"] == "0=best"
-    assert (found["schema_version"], found["what"], found["format"]) == (1, "comparisons", "ranked")
+    assert (found["schema_version"], found["what"], found["format"]) == (2, "comparisons", "ranked")
     assert found["project"] == project.slug
     policy = project.policies.get()
     assert found["policies"] == [
@@ -386,7 +389,7 @@ def test_queries_do_not_grow_with_rows(project):
 def test_rankings_from_tomorrow_on_are_none_today(project, tmp_path):
     factory.ranking(factory.comparison_about(project, "One"))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    found = comparisons.rankings(project=project, filters=filters.Comparisons(since=tomorrow))
+    found = comparison_rows.rankings(project=project, filters=filters.Comparisons(since=tomorrow))
     assert not found.exists()
 
 

@@ -6,7 +6,8 @@ import pytest
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.core.management import CommandError, call_command
 
-from annotate.datasets import comparisons, filters, snapshots
+from annotate import jobs
+from annotate.datasets import comparison_rows, comparisons, filters, snapshots
 from annotate.models import Export
 from tests import factory
 
@@ -88,8 +89,8 @@ class TestRefused:
         assert message == f"{disk} is where a disk is mounted; name a new folder in it."
 
     def test_a_split_without_rankings(self, tmp_path):
-        line = next(iter(comparisons.whole_rows(_found())))
-        empty = "test" if comparisons.Renderer(_project()).ranked(line)["split"] != "test" else "train"
+        (row,) = comparison_rows.rows([_found().get().pk])
+        empty = "test" if comparisons.Renderer(_project()).ranked(row)["split"] != "test" else "train"
         message = refused("--project", "demo", "--split", empty, "--out", str(tmp_path / "out"))
         assert message == f"There is nothing to export: no ranking belongs to the split {empty}."
 
@@ -120,7 +121,7 @@ def _project():
 
 
 def _found():
-    return comparisons.rankings(project=_project(), filters=filters.Comparisons())
+    return comparison_rows.rankings(project=_project(), filters=filters.Comparisons())
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -162,31 +163,17 @@ def test_a_storage_that_breaks_off(project, settings, home, tmp_path):
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_ctrl_c_in_the_middle(project, tmp_path):
-    factory.ranking(factory.comparison_about(project, "Two"))
-
-    def interrupted(rows, total):
-        yield next(iter(rows))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        snapshots.export_comparisons(
-            project=project,
-            format="ranked",
-            filters=filters.Comparisons(),
-            out=tmp_path / "out",
-            progress=interrupted,
-        )
-
-
-@pytest.mark.usefixtures("nothing_left")
 def test_a_record_that_cannot_be_made_takes_the_files_back(project, monkeypatch, tmp_path):
-    def broken(**fields):
-        assert default_storage.exists(f"{fields['location']}/manifest.json")
-        raise RuntimeError("the database is gone")
+    end = jobs.end
 
-    monkeypatch.setattr(Export.objects, "create", broken)
+    def broken(job, *, state, **fields):
+        if state == Export.State.DONE:
+            assert default_storage.exists(f"{fields['location']}/manifest.json")
+            raise RuntimeError("the record is broken")
+        end(job, state=state, **fields)
+
+    monkeypatch.setattr(jobs, "end", broken)
     with pytest.raises(RuntimeError):
-        snapshots.export_comparisons(
-            project=project, format="ranked", filters=filters.Comparisons(), out=tmp_path / "out"
+        snapshots.export(
+            "comparisons", project=project, format="ranked", filters=filters.Comparisons(), out=tmp_path / "out"
         )

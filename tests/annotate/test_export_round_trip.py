@@ -28,7 +28,7 @@ def weak_orders(draw) -> list[list[int]]:
 def exported(project, format: str) -> list[dict]:
     with tempfile.TemporaryDirectory(dir=settings.BOTHSIDES_HOME) as folder:
         out = Path(folder) / "out"
-        snapshots.export_comparisons(project=project, format=format, filters=filters.Comparisons(), out=out)
+        snapshots.export("comparisons", project=project, format=format, filters=filters.Comparisons(), out=out)
         return [json.loads(line) for file in out.glob("*.jsonl") for line in file.read_text().splitlines()]
 
 

@@ -36,7 +36,7 @@ def export(tmp_path):
             ]
             factory.finished_piece(project, None, *said, slot=slot)
         out = tmp_path / format
-        snapshots.export_demonstrations(project=project, format=format, filters=filters.Demonstrations(), out=out)
+        snapshots.export("demonstrations", project=project, format=format, filters=filters.Demonstrations(), out=out)
         return out
 
     return write

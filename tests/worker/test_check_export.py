@@ -36,7 +36,7 @@ def export(tmp_path):
         for opening, order in (("Hello!", "B A=D C"), ("hello", "A B C D"), ("Hello", "A B C D")):
             factory.ranking(factory.comparison_about(project, opening), order)
         out = tmp_path / format
-        snapshots.export_comparisons(project=project, format=format, filters=filters.Comparisons(), out=out)
+        snapshots.export("comparisons", project=project, format=format, filters=filters.Comparisons(), out=out)
         return out
 
     return write

@@ -36,7 +36,7 @@ def project():
 
 def exported(project, format: str, folder) -> "datasets.DatasetDict":
     out = folder / format
-    snapshots.export_comparisons(project=project, format=format, filters=filters.Comparisons(), out=out)
+    snapshots.export("comparisons", project=project, format=format, filters=filters.Comparisons(), out=out)
     return datasets.load_dataset(str(out), cache_dir=str(folder / "cache"))
 
 

@@ -42,7 +42,7 @@ def project():
 
 def exported(project, format: str, folder) -> "datasets.DatasetDict":
     out = folder / format
-    snapshots.export_demonstrations(project=project, format=format, filters=filters.Demonstrations(), out=out)
+    snapshots.export("demonstrations", project=project, format=format, filters=filters.Demonstrations(), out=out)
     return datasets.load_dataset(str(out), cache_dir=str(folder / "cache"))
 
 

@@ -72,21 +72,37 @@ class Command(RefusingCommand):
             raise Invalid(f"There is no format {options['format']} of {what}. Formats: {known}.")
         names = ("iteration", "split", "since", "include", "sources", "review_states")
         wanted = filters.parse(what, {name: options[name] for name in names})
-        unit = {"comparisons": " rankings", "demonstrations": " conversations"}[what]
         export = snapshots.export(
             snapshots.WHATS[what],
             project=_project(options["project"]),
             format=options["format"],
             filters=wanted,
             out=options["out"],
-            progress=lambda rows, total: tqdm(rows, total=total, unit=unit, disable=None),
+            progress=_Bars().show,
         )
         self.stdout.write(f"{_told(export)}\nexport {export.pk}, sha256 {export.digest}, stored as {export.location}")
 
 
+class _Bars:
+    """A progress bar a step, on a terminal."""
+
+    def __init__(self):
+        self.step, self.bar = "", None
+
+    def show(self, step: str, done: int, total: int | None) -> None:
+        """Show how far it is."""
+        if step != self.step:
+            if self.bar is not None:
+                self.bar.close()
+            self.step, self.bar = step, tqdm(desc=step, total=total, disable=None)
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
+
 def _told(export: Export) -> str:
     counts = export.manifest["counts"]
-    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in counts["by_split"].items())
+    by_split = counts["by_split"]
+    splits = ", ".join(f"{name} {by_split[name]['rows']:,}" for name in shapes.SPLITS if name in by_split)
     rows = f"rows: {counts['rows']:,} ({splits})"
     if export.what == "comparisons":
         return (
