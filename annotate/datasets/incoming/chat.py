@@ -66,12 +66,13 @@ def _turn(message, key: str, mends: Mending) -> Turn:
     said = message[speaker] if speaker else None
     if not isinstance(said, str):
         raise Bad(f"a message in {key} has no role")
+    place = fields.first_key(message, TEXTS)
     facts = None
-    if len(message) > 2:
+    # Most messages say nothing else.
+    if len(message) > 2 or place is None:
         if any(message.get(call) for call in CALLS):
             raise Bad(USES_TOOLS)
         facts = fields.scalars(message, NOT_FACTS) or None
-    place = fields.first_key(message, TEXTS)
     content = message[place] if place else ""
     if not isinstance(content, str):
         content = _joined(content, key)

@@ -138,12 +138,18 @@ def _seen(values: list) -> str:
     """What the values are, as a phrase."""
     if not values:
         return "nothing in it could be read as JSON"
-    names = list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
+    names = list(dict.fromkeys(_on_one_line(key) for value in values if isinstance(value, dict) for key in value))
     if not names:
         return "its rows are no objects"
     first = values[0] if isinstance(values[0], dict) else {}
     inside = [key for key, one in first.items() if isinstance(one, list)]
     if len(values) == 1 and len(inside) == 1:
-        return f"it is one object; if the rows are in its list {inside[0][:40]!r}, give a file of that list alone"
+        return (
+            f"it is one object; if the rows are in its list {_on_one_line(inside[0])!r}, give a file of that list alone"
+        )
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"its fields are {', '.join(name[:40] for name in names[:SHOWN])}{more}"
+    return f"its fields are {', '.join(names[:SHOWN])}{more}"
+
+
+def _on_one_line(name: str) -> str:
+    return " ".join(name.split())[:40]
