@@ -338,7 +338,5 @@ def _join_chunk(project: Project, table: type, statement: str, after: int) -> tu
         return None
     families = join(project=project, texts=openings)
     with connection.cursor() as cursor:
-        cursor.execute(
-            JOINED.format(table=table._meta.db_table), {"ids": ids, "families": families, "near": near}
-        )
+        cursor.execute(JOINED.format(table=table._meta.db_table), {"ids": ids, "families": families, "near": near})
     return ids[-1], len(ids)

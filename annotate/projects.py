@@ -8,8 +8,8 @@ from django.db import transaction
 from django.db.models import Max
 
 from annotate import derive, families
-from annotate.errors import Invalid
-from annotate.models import GuidelineVersion, Project, Prompt
+from annotate.errors import Conflict, Invalid
+from annotate.models import Export, GuidelineVersion, Project, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,23 @@ def set_guidelines(*, project: Project, text: str) -> GuidelineVersion:
 def current_guidelines(project: Project) -> GuidelineVersion | None:
     """The newest version of a project's guidelines, if it has any."""
     return project.guideline_versions.order_by("-number").first()
+
+
+def check_split_by(*, project: Project, split_by: str) -> None:
+    """See that the project's splits may go by this from now on. Call it in the transaction that changes the project.
+
+    Until that ends nobody can ask for an export: its reference to the project wants a lock that this one excludes.
+    Raises Conflict where an export has fixed what splits go by.
+    """
+    locked = Project.objects.select_for_update().get(pk=project.pk)
+    if locked.split_by != split_by and split_is_fixed(locked):
+        raise Conflict("The first export has fixed what splits go by; else one would test with what was trained on.")
+
+
+def split_is_fixed(project: Project) -> bool:
+    """Whether an export is done or under way, so that splits must stay what they are."""
+    ended_badly = [Export.State.FAILED, Export.State.STOPPED]
+    return Export.objects.filter(project=project).exclude(state__in=ended_badly).exists()
 
 
 def add_prompts(*, project: Project, openings: Iterable[Opening]) -> tuple[int, int]:

@@ -259,8 +259,10 @@ def imported(project: Project, *turns: tuple[str, str], **fields) -> Conversatio
     """An imported conversation of these (role, text), a question and its answer where none are given."""
     number = next(_numbers)
     turns = turns or (("user", f"Imported question {number}"), ("assistant", f"Imported answer {number}"))
-    family = families.join(project=project, texts=[turns[0][1]])[0]
-    made = {"source_id": f"row-{number}", "digest": f"{number:064}", "family": family, "finished_at": timezone.now()}
+    made = {"source_id": f"row-{number}", "digest": f"{number:064}", "finished_at": timezone.now()}
+    if "family" not in fields:
+        opening = next((text for role, text in turns if role == "user"), turns[0][1])
+        made["family"] = families.join(project=project, texts=[opening])[0]
     conversation = Conversation.objects.create(
         project=project,
         kind=Conversation.Kind.IMPORTED,

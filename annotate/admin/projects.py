@@ -66,6 +66,7 @@ class ProjectForm(forms.ModelForm):
             "temperature",
             "top_p",
             "top_k",
+            "split_by",
         )
 
     def __init__(self, *args, **kwargs):
@@ -85,6 +86,16 @@ class ProjectForm(forms.ModelForm):
         if not kinds or len(kinds) != len(set(kinds)) or set(kinds) - set(KINDS):
             raise ValidationError(f"Name each kind of work at most once, and at least one: {', '.join(KINDS)}.")
         return kinds
+
+    def clean_split_by(self) -> str:
+        """Raises ValidationError where an export has been asked for meanwhile, which has fixed it."""
+        split_by = self.cleaned_data["split_by"]
+        if self.instance.pk:
+            try:
+                projects.check_split_by(project=self.instance, split_by=split_by)
+            except BothsidesError as error:
+                raise ValidationError(error.message) from error
+        return split_by
 
     def clean_topic(self) -> str:
         return tidied(self.cleaned_data["topic"])
@@ -142,6 +153,14 @@ FIELDSETS = (
             "description": "Policies and sampling settings count from the next iteration on, guidelines too.",
         },
     ),
+    (
+        "Splits",
+        {
+            "fields": ("split_by",),
+            "description": "Into train, validation and test. By author, what was brought in and prompts go by their "
+            "family, and what an author made in a family of another split is held out of all three.",
+        },
+    ),
 )
 
 
@@ -188,8 +207,11 @@ class ProjectAdmin(Listed):
         return {} if obj else {"slug": ("name",)}
 
     def get_readonly_fields(self, request, obj=None):
+        if obj is None:
+            return self.readonly_fields
         # Commands, scripts and splits of exports hold the name.
-        return (*self.readonly_fields, "slug") if obj else self.readonly_fields
+        fixed = ("slug", "split_by") if projects.split_is_fixed(obj) else ("slug",)
+        return (*self.readonly_fields, *fixed)
 
     def get_inlines(self, request, obj):
         crowded = obj is not None and obj.memberships.count() > MEMBERS_SHOWN

@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from annotate import iterations, people, projects
 from annotate.admin import projects as project_pages
-from annotate.models import Assignment, Iteration, Membership, Project, QueueCursor, Role
+from annotate.models import Assignment, Export, Iteration, Membership, Project, QueueCursor, Role
 from tests import factory
 from tests.admin_pages import filled
 
@@ -74,6 +74,31 @@ def test_the_slug_stays(admin_client, project) -> None:
     saved(admin_client, project, slug="meadow")
     project.refresh_from_db()
     assert project.slug == "field"
+
+
+def test_what_splits_go_by_is_chosen_until_the_first_export(admin_client, project) -> None:
+    page = admin_client.get(page_of(project))
+    saved(admin_client, project, split_by="author")
+    project.refresh_from_db()
+    assert project.split_by == "author"
+    fields = {"location": "there", "digest": "0" * 64, "state": "done", "ended_at": project.created_at}
+    Export.objects.create(project=project, what="comparisons", format="ranked", **fields)
+    # One that was opened before the export cannot change it either.
+    answer = admin_client.post(page_of(project), filled(page, split_by="family", name="Another name"))
+    assert answer.status_code == 302
+    answer = admin_client.get(page_of(project))
+    assert "split_by" not in answer.context["adminform"].form.fields
+    assert "Who held or wrote the conversation" in answer.content.decode()
+    project.refresh_from_db()
+    assert (project.split_by, project.name) == ("author", "Another name")
+
+
+def test_an_export_that_is_asked_for_at_this_moment_fixes_it(admin_client, project) -> None:
+    # The field is still there when the form is made.
+    sent = filled(admin_client.get(page_of(project)), split_by="author")
+    Export.objects.create(project=project, what="comparisons", format="ranked")
+    form = project_pages.ProjectForm(sent, instance=project)
+    assert "The first export has fixed" in form.errors["split_by"][0]
 
 
 @pytest.mark.parametrize("kinds", ["", "paint", "rank,rank", "rank,paint", "rank,review"])
