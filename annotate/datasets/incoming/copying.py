@@ -14,6 +14,7 @@ with another one brings nothing new.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import orjson
 from django.db import connection
@@ -46,39 +47,44 @@ COLUMNS = {
 }
 """What is copied into which table. All other columns have defaults in the database."""
 
-# The planner knows nothing of the rows of this transaction, and would read whole tables to find a few.
-BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
-
 SEQUENCES = "SELECT name, pg_get_serial_sequence(name, 'id') FROM unnest(%s::text[]) name"
 
+# The planner knows nothing of the rows of this transaction. Left to itself it takes any index that begins with the
+# project and reads all of a project for each row that is wanted. So the looks below ask for rows in the order of the one
+# index that is right, between equal bounds as an equality would do away with the order, and sorting is forbidden.
+BY_INDEX = "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+
 BY_DIGEST = """
-SELECT conversation.digest, conversation.id, conversation.imported_in_id FROM unnest(%s::text[]) wanted(digest)
-JOIN annotate_conversation conversation
-    ON conversation.project_id = %s AND conversation.digest = wanted.digest AND conversation.kind = 'imported'
+SELECT there.digest, there.id, there.imported_in_id FROM unnest(%s::text[]) wanted(digest), LATERAL (
+    SELECT digest, id, imported_in_id FROM annotate_conversation
+    WHERE project_id = %s AND kind = 'imported' AND digest >= wanted.digest AND digest <= wanted.digest
+    ORDER BY digest OFFSET 0) there
 """
 
-# Names tell rows of different imports apart from new ones, and say nothing within one file: where two of its rows have
-# one name and differ, both come in.
+# Ids tell what other imports of the same source brought. Within one file they say nothing: where two of its rows have
+# the same id and differ, both come in.
 BY_NAME = """
-SELECT conversation.source_id, min(conversation.id) FROM unnest(%s::text[]) wanted(name)
-JOIN annotate_conversation conversation
-    ON conversation.project_id = %s AND conversation.source_id = wanted.name AND conversation.kind = 'imported'
-JOIN annotate_import import ON import.id = conversation.imported_in_id AND import.source = %s AND import.id <> %s
-GROUP BY conversation.source_id
+SELECT there.source_id, there.id FROM unnest(%s::text[]) wanted(name), LATERAL (
+    SELECT source_id, id, imported_in_id FROM annotate_conversation
+    WHERE project_id = %s AND kind = 'imported' AND source_id >= wanted.name AND source_id <= wanted.name
+    ORDER BY source_id OFFSET 0) there, LATERAL (
+    SELECT id FROM annotate_import
+    WHERE id = there.imported_in_id AND source = %s AND id <> %s OFFSET 0) brought
 """
 
 RANKED_ALREADY = """
-SELECT comparison.source_id, import.source FROM unnest(%s::text[]) wanted(name)
-JOIN annotate_comparison comparison ON comparison.project_id = %s AND comparison.source_id = wanted.name
-    AND comparison.imported_in_id IS NOT NULL
-JOIN annotate_import import ON import.id = comparison.imported_in_id
+SELECT there.source_id, import.source FROM unnest(%s::text[]) wanted(name), LATERAL (
+    SELECT source_id, imported_in_id FROM annotate_comparison
+    WHERE project_id = %s AND imported_in_id IS NOT NULL AND source_id >= wanted.name AND source_id <= wanted.name
+    ORDER BY source_id OFFSET 0) there
+JOIN annotate_import import ON import.id = there.imported_in_id
 """
 
 MESSAGES_OF = """
-SELECT message.conversation_id, message.source_id, message.id
-FROM unnest(%s::bigint[], %s::text[]) wanted(conversation_id, name)
-JOIN annotate_message message
-    ON message.conversation_id = wanted.conversation_id AND message.source_id = wanted.name
+SELECT wanted.conversation_id, wanted.name, there.id
+FROM unnest(%s::bigint[], %s::text[]) wanted(conversation_id, name), LATERAL (
+    SELECT id FROM annotate_message
+    WHERE conversation_id = wanted.conversation_id AND source_id = wanted.name OFFSET 0) there
 """
 
 NO_FACTS = rb"\N"
@@ -218,7 +224,9 @@ class Copying:
         digests = _rows(BY_DIGEST, [[one.digest for one in self._said], job.project_id])
         by_digest = {digest: (pk, import_id) for digest, pk, import_id in digests}
         named = [one.source_id for one in self._said if one.source_id]
-        by_name = dict(_rows(BY_NAME, [named, job.project_id, job.source, job.pk])) if named else {}
+        rows = _rows(BY_NAME, [named, job.project_id, job.source, job.pk]) if named else []
+        # Of several the first one, which is the last here.
+        by_name = dict(sorted(rows, key=itemgetter(1), reverse=True))
         new: dict[str, _Said] = {}
         for one in self._said:
             if one.digest in by_digest:
