@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, QuerySet
 
 from annotate import derive, likeness
 from annotate.models import Conversation, FamilyMember, Project, Prompt, SplitBy, User
@@ -301,24 +302,17 @@ def join_pending(*, project: Project, progress: Callable[[int, int], None] = lam
 def join_few() -> int:
     """Find the families of what was left without one, in projects where it is little. How many were joined."""
     joined = 0
-    for project in Project.objects.filter(pk__in=_projects_with_pending()):
+    waits = Exists(pending(Prompt, OuterRef("pk"))) | Exists(pending(Conversation, OuterRef("pk")))
+    for project in Project.objects.filter(waits):
         if sum(pending(table, project)[:FEW].count() for table in (Prompt, Conversation)) < FEW:
             joined += join_pending(project=project)
     return joined
 
 
-def pending(table: type[Conversation] | type[Prompt], project: Project):
+def pending(table: type[Conversation] | type[Prompt], project: Project | OuterRef) -> QuerySet:
     """The rows of a project that wait for a family."""
     rows = table.objects.filter(project=project, family="")
     return rows.filter(kind=Conversation.Kind.IMPORTED) if table is Conversation else rows
-
-
-def _projects_with_pending() -> list[int]:
-    imported = Conversation.objects.filter(kind=Conversation.Kind.IMPORTED, family="")
-    prompts = Prompt.objects.filter(family="")
-    return list(
-        imported.order_by().values_list("project_id", flat=True).union(prompts.order_by().values_list("project_id"))
-    )
 
 
 @transaction.atomic

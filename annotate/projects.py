@@ -41,7 +41,8 @@ def current_guidelines(project: Project) -> GuidelineVersion | None:
 def check_split_by(*, project: Project, split_by: str) -> None:
     """See that the project's splits may go by this from now on. Call it in the transaction that changes the project.
 
-    Until that ends nobody can ask for an export: its reference to the project wants a lock that this one excludes.
+    Until that ends nobody can ask for an export: its reference to the project wants a lock, at its commit, that this
+    one excludes.
     Raises Conflict where an export has fixed what splits go by.
     """
     locked = Project.objects.select_for_update().get(pk=project.pk)

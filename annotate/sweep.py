@@ -2,7 +2,7 @@
 
 import logging
 
-from annotate import assignments, bell, comparisons, generation, imports, iterations, jobs
+from annotate import assignments, bell, comparisons, families, generation, imports, iterations, jobs
 from annotate.models import GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,7 @@ def run() -> dict[str, int]:
         "iterations closed": iterations.close_finished(),
         "imports and exports ended": jobs.settle() + imports.settle_lost(),
         "uploads removed": imports.forget_uploads(),
+        "families found": families.join_few(),
     }
     waiting = GenerationRequest.objects.filter(state=GenerationRequest.State.WAITING, policy__active=True)
     for policy_id in waiting.values_list("policy_id", flat=True).distinct():

@@ -28,9 +28,16 @@ def test_it_expires_gives_back_and_rings(monkeypatch):
     assert rung == [request.policy_id]
 
 
+def test_it_finds_the_families_of_a_few(monkeypatch):
+    conversation = factory.imported(factory.project(), family="")
+    assert sweep.run()["families found"] == 1
+    conversation.refresh_from_db()
+    assert conversation.family
+
+
 def test_with_nothing_to_do_it_asks_a_fixed_number_of_questions(django_assert_max_num_queries):
     factory.project()
-    with django_assert_max_num_queries(18):
+    with django_assert_max_num_queries(19):
         assert not any(sweep.run().values())
 
 
