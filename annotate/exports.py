@@ -37,7 +37,7 @@ def latest(project: Project) -> list[Export]:
     """Of all exports that were asked for in the same way the newest that is done, the oldest first."""
     newest: dict[str, Export] = {}
     for export in listed(project).filter(state=Export.State.DONE):
-        newest[repr((export.what, export.format, sorted(export.filters.items(), key=str), export.files))] = export
+        newest[repr((export.what, export.format, sorted(export.filters.items(), key=str), written_as(export)))] = export
     return sorted(newest.values(), key=lambda export: export.pk)
 
 
@@ -51,6 +51,11 @@ def go_on(export: Export) -> None:
     if export.state == Export.State.DONE:
         raise Conflict("It is done, and an export that is done never changes.")
     jobs.go_on_in_worker(export)
+
+
+def written_as(export: Export) -> dict:
+    """The kind of its files and the most rows in one; empty where it was made before there was a choice."""
+    return {name: export.files[name] for name in ("kind", "shard_rows") if name in export.files}
 
 
 def shards(export: Export) -> list[dict]:

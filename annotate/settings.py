@@ -406,6 +406,7 @@ SPECTACULAR_SETTINGS = {
         "ComparisonState": "annotate.models.Comparison.State",
         "RankingState": ["submitted", "surplus"],
         "RequestState": "annotate.models.GenerationRequest.State",
+        "JobState": "annotate.models.Job.State",
         "ConversationState": "annotate.models.Conversation.State",
         "ConversationKind": "annotate.models.Conversation.Kind",
         "ReviewState": "annotate.models.Conversation.ReviewState",

@@ -2,7 +2,7 @@
 
 from django.urls import include, path
 
-from annotate.api import assignments, comparisons, conversations, docs, projects, reviews, writing
+from annotate.api import assignments, comparisons, conversations, docs, exports, imports, projects, reviews, writing
 
 version_1 = [
     path("projects/", projects.ProjectList.as_view()),
@@ -11,6 +11,8 @@ version_1 = [
     path("projects/<slug:slug>/release-ahead/", assignments.ReleaseAhead.as_view()),
     path("projects/<slug:slug>/comparisons/", comparisons.ComparisonList.as_view()),
     path("projects/<slug:slug>/conversations/", conversations.ConversationList.as_view()),
+    path("projects/<slug:slug>/exports/", exports.ExportList.as_view()),
+    path("projects/<slug:slug>/imports/", imports.ImportList.as_view()),
     path("assignments/<int:assignment_id>/", assignments.AssignmentView.as_view()),
     path("assignments/<int:assignment_id>/draft/", assignments.Draft.as_view()),
     path("assignments/<int:assignment_id>/skip/", assignments.Skip.as_view()),
@@ -20,6 +22,13 @@ version_1 = [
     path("assignments/<int:assignment_id>/verdict/", reviews.Verdict.as_view()),
     path("comparisons/<int:comparison_id>/", comparisons.ComparisonView.as_view()),
     path("conversations/<int:conversation_id>/", conversations.ConversationView.as_view()),
+    path("exports/<int:export_id>/", exports.ExportView.as_view()),
+    path("exports/<int:export_id>/stop/", exports.ExportStop.as_view()),
+    path("exports/<int:export_id>/go-on/", exports.ExportGoOn.as_view()),
+    path("exports/<int:export_id>/files/<str:name>/", exports.ExportFile.as_view(), name="api_export_file"),
+    path("imports/<int:import_id>/", imports.ImportView.as_view()),
+    path("imports/<int:import_id>/stop/", imports.ImportStop.as_view()),
+    path("imports/<int:import_id>/go-on/", imports.ImportGoOn.as_view()),
 ]
 
 urlpatterns = [
