@@ -1,13 +1,15 @@
 """Comparisons: a message is selected, alternatives are sampled beside it, trainers rank them."""
 
+from bisect import bisect_right, insort
 from dataclasses import dataclass
 
-from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db import connection, transaction
+from django.db.models import Case, CharField, Count, Exists, F, Min, OuterRef, QuerySet, When
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from annotate import bell, derive, prompts
-from annotate.errors import Conflict
+from annotate.errors import Conflict, Invalid
 from annotate.models import (
     Assignment,
     Candidate,
@@ -24,6 +26,9 @@ REDRAWS = 3
 """How often a missing place is drawn again."""
 
 LETTERS = "ABCDEFGHI"
+
+MESSAGES = ("any", "model")
+"""Of which messages `sample` draws: also of those that were brought in, or of the policy's own replies only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def _request_alternatives(comparison: Comparison, *, n: int) -> GenerationReques
         purpose=GenerationRequest.Purpose.ALTERNATIVES,
         urgency=GenerationRequest.RANK_OF_PURPOSE[GenerationRequest.Purpose.ALTERNATIVES],
         comparison=comparison,
-        messages=prompts.render(context(comparison)),
+        messages=prompts.render_for_sampling(context(comparison), system=comparison.project.system_message),
         n=n,
         sampling=comparison.iteration.sampling,
     )
@@ -90,39 +95,83 @@ def _request_alternatives(comparison: Comparison, *, n: int) -> GenerationReques
 
 
 @transaction.atomic
-def sample(*, project: Project, count: int) -> list[Comparison]:
+def sample(*, project: Project, count: int, messages: str = "any") -> list[Comparison]:
     """Up to `count` new comparisons over the messages of finished conversations that have none yet.
 
-    Drawn uniformly without replacement among all eligible messages; each draw can be redone from its seed, the
-    size of the set that was left and the index. Raises Conflict where no iteration is open.
+    Of chats the policy's complete replies are drawn from, of imported conversations all that the assistant says after
+    the user; with `messages` "model" chats alone. A message that several imported conversations share counts once.
+    Drawn uniformly without replacement in the order of their ids; each draw can be redone from its seed, the size of
+    the set that was left and the index. Raises Conflict where no iteration is open.
     """
+    if messages not in MESSAGES:
+        raise Invalid(f"Draw of one of: {', '.join(MESSAGES)}.")
     iteration = (
         Iteration.objects.select_for_update(no_key=True).filter(project=project, state=Iteration.State.OPEN).first()
     )
     if iteration is None:
         raise Conflict(f"Project {project.slug} has no open iteration; open one first.")
-    left = list(
-        eligible(
-            Message.objects.filter(
-                conversation__project=project,
-                conversation__state=Conversation.State.FINISHED,
-                comparisons__isnull=True,
-            ).exclude(conversation__assignment__state=Assignment.State.SURPLUS)
-        )
-        .order_by("id")
-        .values_list("id", flat=True)
-    )
     already = Comparison.objects.filter(project=project).count()
+    draws: list[tuple[str, int, int]] = []
+    places: list[int] = []
+    with connection.cursor() as cursor:
+        statement, given = _left(project, messages).query.sql_with_params()
+        # The set is kept while it is drawn from: what is finished meanwhile is not in it.
+        cursor.execute(NUMBERED.format(statement), given)
+        size = cursor.rowcount
+        drawn: list[int] = []
+        for number in range(min(count, size)):
+            label = f"{iteration.number}:{already + number}"
+            seed, index = derive.draw(project.secret, "sample", label, size - number)
+            draws.append((seed, size - number, index))
+            places.append(_place(index, drawn, size))
+            insort(drawn, places[-1])
+        cursor.execute("SELECT place, id FROM drawn_from WHERE place = ANY(%s)", [places])
+        picked = dict(cursor.fetchall())
+        cursor.execute("DROP TABLE drawn_from")
     made = []
-    for number in range(min(count, len(left))):
-        label = f"{iteration.number}:{already + number}"
-        seed, index = derive.draw(project.secret, "sample", label, len(left))
-        size, picked = len(left), left[index]
-        # Order is part of the draw, so the last takes no hole: what is left stays sorted.
-        del left[index]
-        message = Message.objects.select_related("conversation__project").get(pk=picked)
-        made.append(_compare(message, iteration, seed=seed, size=size, index=index))
+    for place, (seed, left, index) in zip(places, draws, strict=True):
+        message = Message.objects.select_related("conversation__project").get(pk=picked[place])
+        made.append(_compare(message, iteration, seed=seed, size=left, index=index))
     return made
+
+
+NUMBERED = """
+CREATE TEMPORARY TABLE drawn_from ON COMMIT DROP AS
+SELECT row_number() OVER (ORDER BY id) - 1 AS place, id FROM ({}) eligible
+"""
+
+
+def _left(project: Project, messages: str) -> QuerySet:
+    """The ids of all messages that may still be drawn."""
+    finished = Message.objects.filter(conversation__project=project, conversation__state=Conversation.State.FINISHED)
+    replies = eligible(finished.filter(comparisons__isnull=True)).exclude(
+        conversation__assignment__state=Assignment.State.SURPLUS
+    )
+    if messages == "model":
+        return replies.order_by().values("id")
+    asked = Message.objects.filter(
+        conversation=OuterRef("conversation"), position__lt=OuterRef("position"), role=Message.ChatRole.USER
+    )
+    imported = finished.filter(
+        Exists(asked), conversation__kind=Conversation.Kind.IMPORTED, role=Message.ChatRole.ASSISTANT
+    )
+    # One that has no name in its source is like no other.
+    name = Case(When(source_id="", then=Cast("id", CharField())), default=F("source_id"))
+    once = imported.order_by().annotate(name=name).values("name")
+    once = once.annotate(first=Min("id"), compared=Count("comparisons")).filter(compared=0)
+    return replies.order_by().values("id").union(once.values("first"), all=True)
+
+
+def _place(index: int, drawn: list[int], size: int) -> int:
+    """The place, among all, of the one with this index among those that are left; `drawn` are the others, sorted."""
+    low, high = index, size - 1
+    while low < high:
+        middle = (low + high) // 2
+        if middle + 1 - bisect_right(drawn, middle) > index:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def settle(comparison_id: int) -> None:
@@ -168,7 +217,7 @@ def _accept(comparison: Comparison) -> list[Completion]:
 def _open(comparison: Comparison, alternatives: list[Completion]) -> None:
     comparison.state, comparison.opened_at = Comparison.State.OPEN, timezone.now()
     comparison.save(update_fields=["state", "opened_at"])
-    original = Candidate(comparison=comparison, completion=comparison.message.completion, original=True)
+    original = Candidate(comparison=comparison, completion=_completion_of(comparison.message), original=True)
     others = [Candidate(comparison=comparison, completion=completion) for completion in alternatives]
     Candidate.objects.bulk_create([original, *others])
     Assignment.objects.bulk_create(
@@ -182,6 +231,22 @@ def _open(comparison: Comparison, alternatives: list[Completion]) -> None:
         )
         for ordinal in range(1, comparison.overlap + 1)
     )
+
+
+def _completion_of(message: Message) -> Completion:
+    """The message as a candidate; one that was brought in becomes a completion for it."""
+    if message.completion is not None:
+        return message.completion
+    model = (message.facts or {}).get("model_name")
+    return Completion.objects.create(
+        kind=Completion.Kind.IMPORTED,
+        text=message.text,
+        source_id=message.source_id,
+        model=model[:MODEL] if isinstance(model, str) else "",
+    )
+
+
+MODEL = Completion._meta.get_field("model").max_length
 
 
 def _give_up(comparison: Comparison, reason: str) -> None:

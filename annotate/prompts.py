@@ -10,6 +10,21 @@ def render(messages: Iterable[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.text} for message in messages]
 
 
+def render_for_sampling(messages: Iterable[Message], *, system: str) -> list[dict[str, str]]:
+    """Messages as a model is given them that writes the next answer, `system` first where they have no such message.
+
+    What was brought in from files may begin with the assistant, or have two messages of one side in a row, which many
+    chat templates refuse: such neighbours are joined, and a user's turn is put before an answer to nothing.
+    """
+    turns = render(messages)
+    if turns and turns[0]["role"] == "system":
+        system = turns.pop(0)["content"]
+    turns = _merged(turns)
+    if not turns or turns[0]["role"] == "assistant":
+        turns.insert(0, _message("user", BEGIN))
+    return [_message("system", system), *turns]
+
+
 USERS_TURN = {"role": "user", "content": ""}
 """As the last message: the turn of the user that the model is to write itself."""
 

@@ -276,7 +276,7 @@ def imported(project: Project, *turns: tuple[str, str], **fields) -> Conversatio
             role=role,
             text=text,
             source=Message.Source.IMPORTED,
-            source_id=f"{conversation.digest[:40]}-{position}",
+            source_id=f"{conversation.digest[-40:]}-{position}",
         )
         for position, (role, text) in enumerate(turns)
     )

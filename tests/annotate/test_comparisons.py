@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 from scipy.stats import chisquare
 
-from annotate import comparisons, derive
-from annotate.errors import Conflict
-from annotate.models import Assignment, Comparison, Completion, Conversation, Iteration
+from annotate import assignments, comparisons, derive
+from annotate.errors import Conflict, Invalid
+from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Iteration, Message
 from tests import bulk, factory
 
 pytestmark = pytest.mark.django_db
@@ -106,6 +106,98 @@ def test_the_draw_is_uniform():
         assert sum(places.values()) == 1000
         # The ids, and so the draws, differ from run to run: one in 100,000 may do so by chance.
         assert chisquare([places[index] for index in range(turns)]).pvalue > 1e-5
+
+
+DIALOGUE = (("system", "Be kind."), ("user", "Why?"), ("assistant", "Because."), ("user", "So?"), ("assistant", "So."))
+
+
+def drawn(project, count: int = 100, messages: str = "any") -> list:
+    return [one.message for one in comparisons.sample(project=project, count=count, messages=messages)]
+
+
+def test_all_answers_of_imported_conversations_are_drawn_from_and_no_other_message(project):
+    conversation = factory.imported(project, ("assistant", "Hello!"), *DIALOGUE[1:])
+    factory.finished_piece(project)
+    factory.imported(factory.project())
+    late = factory.finished_chat(project, turns=2)
+    Assignment.objects.filter(conversation=late).update(state="surplus", ended_at=late.finished_at)
+    # What is said before any user speaks answers nothing.
+    assert {message.pk for message in drawn(project)} == set(
+        conversation.messages.filter(position__gt=0, role="assistant").values_list("pk", flat=True)
+    )
+
+
+def test_a_message_that_conversations_share_is_drawn_once(project):
+    first, second = factory.imported(project, *DIALOGUE), factory.imported(project, *DIALOGUE[:3])
+    second.messages.filter(position=2).update(source_id=first.messages.get(position=2).source_id)
+    nameless = [factory.imported(project, *DIALOGUE[:3]) for _ in range(2)]
+    Message.objects.filter(conversation__in=nameless).update(source_id="")
+    (one,) = drawn(project, 1)
+    rest = drawn(project)
+    assert len({one.pk, *(message.pk for message in rest)}) == 4
+    assert second.messages.get(position=2) not in [one, *rest]
+    assert drawn(project) == []
+
+
+def test_what_was_brought_in_with_a_ranking_is_not_drawn(project):
+    conversation = factory.imported_comparison(project).message.conversation
+    twin = factory.imported(project, ("user", "Which is better?"), ("assistant", "The better answer"))
+    twin.messages.filter(position=1).update(source_id=conversation.messages.get(position=1).source_id)
+    assert drawn(project) == []
+
+
+def test_an_imported_answer_stands_among_alternatives_and_everybody_may_rank_it(project):
+    facts = {"model_name": "somebody's model"}
+    conversation = factory.imported(project, *DIALOGUE[1:])
+    conversation.messages.update(facts=facts)
+    by_position = {message.position: message for message in drawn(project)}
+    comparison = by_position[3].comparisons.get()
+    request = comparison.requests.get()
+    assert request.messages == [
+        {"role": "system", "content": project.system_message},
+        *({"role": role, "content": text} for role, text in DIALOGUE[1:4]),
+    ]
+    factory.answer(request, "So.", "Or so.", "Not so.")
+    factory.answer(comparison.requests.get(state="waiting"), "Never.")
+    comparison.refresh_from_db()
+    assert comparison.state == State.OPEN
+    original = comparison.candidates.get(original=True).completion
+    assert (original.text, original.kind, original.model) == ("So.", "imported", "somebody's model")
+    assert original.source_id == by_position[3].source_id
+    assert conversation.messages.count() == 4
+    comparison.assignments.update(priority=-1)
+    for user in (factory.trainer(project), factory.trainer(project)):
+        slot = assignments.claim(user=user, project=project)
+        assert (slot.kind, slot.comparison, slot.author) == ("rank", comparison, None)
+
+
+def test_a_system_message_that_was_brought_in_is_kept(project):
+    factory.imported(project, *DIALOGUE[:3])
+    drawn(project)
+    (request,) = GenerationRequest.objects.all()
+    assert request.messages == [{"role": role, "content": text} for role, text in DIALOGUE[:2]]
+
+
+def test_draws_of_both_can_be_made_again(project):
+    """Each from its seed, what was left, in the order of ids, and the index."""
+    for _ in range(3):
+        factory.imported(project, *DIALOGUE)
+        factory.finished_chat(project, turns=4)
+    taken = set(Comparison.objects.values_list("message_id", flat=True))
+    left = [
+        message.pk for message in Message.objects.filter(role="assistant").order_by("id") if message.pk not in taken
+    ]
+    made = comparisons.sample(project=project, count=100)
+    assert len(made) == len(left) == 15
+    for comparison in made:
+        assert comparison.draw_size == len(left)
+        assert int(comparison.draw_seed, 16) % len(left) == comparison.draw_index
+        assert left.pop(comparison.draw_index) == comparison.message_id
+
+
+def test_another_choice_of_messages_is_refused(project):
+    with pytest.raises(Invalid, match="any, model"):
+        comparisons.sample(project=project, count=1, messages="all")
 
 
 def test_repair_settles_what_no_request_will_settle(project):

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from annotate.prompts import USERS_TURN, play_the_user, render_suggestion
+from annotate.models import Message
+from annotate.prompts import BEGIN, USERS_TURN, play_the_user, render_for_sampling, render_suggestion
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 ROLES = {"u": "user", "a": "assistant"}
@@ -21,6 +22,19 @@ def said(messages):
 
 def test_for_the_assistant_the_conversation_is_given_as_it_is():
     assert render_suggestion(conversation("uau"), role="assistant", hint="") == conversation("uau")
+
+
+@pytest.mark.parametrize("shape", ["u", "uau", "uu", "uaau", "au", "a"])
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_sampled_begins_with_a_system_message_and_alternates(shape, own):
+    whole = conversation(shape) if own else conversation(shape)[1:]
+    messages = [Message(role=one["role"], text=one["content"]) for one in whole]
+    rendered = render_for_sampling(messages, system="The project's.")
+    assert rendered[0] == {"role": "system", "content": "Be kind." if own else "The project's."}
+    assert [one["role"] for one in rendered[1:]] == ["user", "assistant", "user"][: len(rendered) - 1]
+    turns = "\n\n".join(one["content"] for one in rendered[1:])
+    begun = f"{BEGIN}\n\n" if shape[0] == "a" else ""
+    assert turns == begun + "\n\n".join(one["content"] for one in conversation(shape)[1:])
 
 
 def test_for_the_user_their_turn_is_left_open():

@@ -17,9 +17,10 @@ def project():
     return factory.project(slug="demo")
 
 
-def sample(count: int | str, project: str = "demo") -> str:
+def sample(count: int | str, project: str = "demo", messages: str = "any") -> str:
     said = StringIO()
-    call_command("sample_comparisons", "--project", project, "--count", str(count), stdout=said)
+    arguments = ["--project", project, "--count", str(count), "--messages", messages]
+    call_command("sample_comparisons", *arguments, stdout=said)
     return said.getvalue()
 
 
@@ -42,8 +43,18 @@ def test_it_says_when_no_message_is_left(project):
     assert said.startswith("comparisons begun in demo: 1;")
     assert "there is no further message to draw" in said
     assert sample(1) == (
+        "nothing is left to draw from in demo: no finished chat or imported conversation has a complete reply "
+        "without a comparison\n"
+    )
+    assert sample(1, messages="model") == (
         "nothing is left to draw from in demo: no finished chat has a complete reply without a comparison\n"
     )
+
+
+def test_it_draws_answers_of_imported_conversations_unless_told_otherwise(project):
+    factory.imported(project)
+    assert sample(5, messages="model").startswith("nothing is left")
+    assert sample(5).startswith("comparisons begun in demo: 1;")
 
 
 @pytest.mark.parametrize(
