@@ -187,8 +187,7 @@ def _json(file: io.BufferedReader, name: str) -> Iterator[tuple[int, object]]:
     number, first = _begun(file)
     if first == b"[":
         file.read(1)
-        items = jsons.items(lambda: file.read1(CHUNK), longest=LONGEST)
-        yield from enumerate((Bad(TOO_LONG) if item is None else jsons.decoded(item) for item in items), 1)
+        yield from enumerate(jsons.listed(lambda: file.read1(CHUNK), longest=LONGEST, too_long=TOO_LONG), 1)
         return
     while line := file.readline(LONGEST + 1):
         number += 1

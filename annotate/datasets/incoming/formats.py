@@ -142,8 +142,8 @@ def _seen(values: list) -> str:
     if not names:
         return "its rows are no objects"
     first = values[0] if isinstance(values[0], dict) else {}
-    inside = [key for key, one in first.items() if isinstance(one, list)]
-    if len(values) == 1 and len(inside) == 1:
+    inside = [key for key, one in first.items() if isinstance(one, list) and one and _format(one[0])]
+    if len(values) == 1 and inside:
         return (
             f"it is one object; if the rows are in its list {_on_one_line(inside[0])!r}, give a file of that list alone"
         )

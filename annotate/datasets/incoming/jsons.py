@@ -15,6 +15,7 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 _STRING = re.compile(rb"(?:[^\"\\]++|\\.)*+", re.DOTALL)
 _INSIDE = re.compile(rb"(?:[^\"\[\]{}]++|\"(?:[^\"\\]++|\\.)*+\")*+", re.DOTALL)
+_BLANK = re.compile(r"[ \t\n\r]*+")
 _TOP = re.compile(rb"[^\"\[\]{},]*+")
 
 
@@ -56,8 +57,7 @@ def decoded(data: bytes):
         return Bad(f"it is not UTF-8 (byte {error.start + 1:,})")
     try:
         value = _DECODER.decode(text)
-        if SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
+        _without_halves(value, text, 0, len(text))
     except json.JSONDecodeError as error:
         return Bad(f"it is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1:,})")
     except UnicodeEncodeError:
@@ -70,6 +70,12 @@ def decoded(data: bytes):
     return value
 
 
+def _without_halves(value, text: str, begin: int, end: int) -> None:
+    """Raises UnicodeEncodeError where the value, read from there, holds half a character."""
+    if SURROGATE.search(text, begin, end):
+        json.dumps(value, ensure_ascii=False).encode()
+
+
 def _deep(data: bytes):
     try:
         return orjson.loads(data)
@@ -77,19 +83,67 @@ def _deep(data: bytes):
         return Bad("it is nested too deep")
 
 
-def items(read: Callable[[], bytes], *, longest: int) -> Iterator[bytes | None]:
-    """The items of a list as bytes, given what reads on after its opening bracket; None for one that is too long.
+def listed(read: Callable[[], bytes], *, longest: int, too_long: str) -> Iterator[object]:
+    """The items of a list as values, given what reads on after its opening bracket; a Bad for each that is none.
 
-    Only brackets, commas and quotes are looked at, so that a broken item is found by whoever decodes it and the next
-    one is still read. Raises Damaged where the list does not end, or more stands after its end.
+    One that has more than `longest` bytes is Bad(`too_long`). One bad item leaves the next ones as they are. Raises
+    Damaged where the list does not end, or more stands after its end.
+    """
+    rest, begun = b"", False
+    slowly = misses = 0
+    while True:
+        item, rest, mark = _cut(rest, read, longest)
+        item = item if item is None else item.strip()
+        # Nothing before the end of the list is no item, but after a comma one is missing.
+        if item or item is None or begun or mark == b",":
+            yield Bad(too_long) if item is None else decoded(item)
+        if mark != b",":
+            break
+        begun = True
+        if slowly:
+            slowly -= 1
+            continue
+        values, rest = _quickly(rest)
+        yield from values
+        # Where one bad item follows another, each try would read the whole chunk for nothing.
+        slowly = misses = 0 if values else min(2 * misses + 1, 1000)
+    _nothing_after(rest, read)
+
+
+def _quickly(data: bytes) -> tuple[list, bytes]:
+    """The good items, each with its comma, that these bytes begin with, and the rest of the bytes."""
+    try:
+        text, tail = data.decode(), b""
+    except UnicodeDecodeError as error:
+        # The end of a chunk may part a character.
+        text, tail = data[: error.start].decode(), data[error.start :]
+    values, at = [], 0
+    while True:
+        begin = _BLANK.match(text, at).end()
+        try:
+            value, end = _DECODER.raw_decode(text, begin)
+            _without_halves(value, text, begin, end)
+        except (ValueError, RecursionError):
+            break
+        end = _BLANK.match(text, end).end()
+        if text[end : end + 1] != ",":
+            break
+        values.append(value)
+        at = end + 1
+    return values, text[at:].encode() + tail if at else data
+
+
+def _cut(chunk: bytes, read: Callable[[], bytes], longest: int) -> tuple[bytes | None, bytes, bytes]:
+    """The next item as bytes, or None where it is too long, what was read beyond it, and the mark that ended it.
+
+    Only brackets, commas and quotes are looked at: the end of a broken item is found too, and none is held that is
+    too long.
     """
     depth, in_string = 1, False
     held: list[bytes] = []
-    size = count = 0
-    chunk = b""
-    while more := read():
-        chunk += more
-        start = at = 0
+    size = 0
+    while True:
+        at = 0
         while at < len(chunk):
             if in_string:
                 at = _STRING.match(chunk, at).end()
@@ -101,28 +155,20 @@ def items(read: Callable[[], bytes], *, longest: int) -> Iterator[bytes | None]:
                 continue
             at = (_TOP if depth == 1 else _INSIDE).match(chunk, at).end()
             mark = chunk[at : at + 1]
+            if depth == 1 and mark == b"}":
+                raise Damaged("a bracket closes in it that none opens")
+            if depth == 1 and mark in (b",", b"]"):
+                size += at
+                return b"".join([*held, chunk[:at]]) if size <= longest else None, chunk[at + 1 :], mark
+            in_string = mark == b'"'
+            depth += (mark in (b"[", b"{")) - (mark in (b"]", b"}"))
             at += 1
-            if mark == b'"':
-                in_string = True
-            elif mark in (b"[", b"{"):
-                depth += 1
-            elif mark:
-                depth -= mark != b","
-                if depth == 0 or (depth == 1 and mark == b","):
-                    size += at - 1 - start
-                    item = b"".join([*held, chunk[start : at - 1]]) if size <= longest else None
-                    if depth or count or item is None or item.strip():
-                        yield item
-                    if depth == 0:
-                        _nothing_after(chunk[at:], read)
-                        return
-                    count += 1
-                    held, size, start = [], 0, at
         at = min(at, len(chunk))
-        size += at - start
-        held = [*held, chunk[start:at]] if size <= longest else []
-        chunk = chunk[at:]
-    raise Damaged("its list does not end")
+        size += at
+        held = [*held, chunk[:at]] if size <= longest else []
+        if not (more := read()):
+            raise Damaged("its list does not end")
+        chunk = chunk[at:] + more
 
 
 def _nothing_after(rest: bytes, read: Callable[[], bytes]) -> None:

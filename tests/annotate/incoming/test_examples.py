@@ -43,6 +43,18 @@ def test_an_example_comes_in_whole(name):
         assert set(item.mended) <= {"few_shot_apart"}
 
 
+OURS = Path(__file__).parents[1] / "export_examples"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in OURS.iterdir() if path.name != "prompt_only.jsonl"))
+def test_what_we_export_comes_in_again(name):
+    with files.lines_of(OURS / name, name=name) as rows:
+        format = formats.recognise(rows.first(), name)
+        items = [item for _, item in formats.read(rows, format=format, options=formats.Options(broken="refuse"))]
+    assert items
+    assert not [item for item in items if isinstance(item, Bad)]
+
+
 def test_openings_are_recognised():
     path = Path(__file__).with_name("examples") / "prompts.openings.jsonl"
     with files.lines_of(path, name=path.name) as rows:

@@ -274,6 +274,7 @@ def test_a_line_as_long_as_it_may_be(monkeypatch):
         ("rows.json", LIST + b"more"),
         ("rows.json", b'[{"a": "open]'),
         ("rows.json", b"["),
+        ("rows.json", b'[{"a": 1}}, {"a": 2}]'),
         ("rows.jsonl", b'["a"]\n["b"]\n'),
     ],
 )
@@ -345,8 +346,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, ending):
 def test_any_list_in_any_pieces(value, chunk, indent, ascii_only):
     data = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     pieces = [data[at : at + chunk] for at in range(1, len(data), chunk)] + [b""]
-    items = list(jsons.items(iter(pieces).__next__, longest=10**6))
-    assert [jsons.decoded(item) for item in items] == value
+    assert list(jsons.listed(iter(pieces).__next__, longest=10**6, too_long="")) == value
 
 
 SOUND = [

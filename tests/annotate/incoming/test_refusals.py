@@ -204,6 +204,7 @@ def test_one_row_is_recognised(value, format):
              "nothing in it could be read as JSON."),
         ([7, None], "its rows are no objects."),
         ([{"question": "Why?", "answer": "So."}], "its fields are question, answer."),
+        ([{"prompt": [u("Why?")]}], "its fields are prompt."),
         ([{f"f{n}": n} for n in range(20)], "f10, f11 and 8 more."),
         ([{"version": 1, "data": [{"prompt": "Why?"}]}],
          "it is one object; if the rows are in its list 'data', give a file of that list alone."),
