@@ -96,9 +96,9 @@ def keep_report(job: Import, *, token, report: dict) -> None:
 def forget_unless_taken(job: Import) -> None:
     """Remove the record of an import of which nothing came in."""
     with transaction.atomic():
-        rows = Import.objects.select_for_update().filter(pk=job.pk).exclude(report__taken=True)
-        if rows.exists():
-            Import.objects.filter(pk=job.pk).delete()
+        kept = Import.objects.select_for_update().filter(pk=job.pk).first()
+        if kept is not None and not kept.report.get("taken"):
+            kept.delete()
 
 
 def settle_lost(*, project: Project | None = None) -> int:

@@ -173,9 +173,7 @@ def _taken(run: jobs.Run, rows: Rows, progress: Progress) -> Report:
             imports.keep_report(job, token=run.token, report=report.as_json())
     except IntegrityError as error:
         told = " ".join(str(error).split())
-        raise Conflict(
-            f"Something else changed the same at that moment; nothing came in. Try again. ({told})"
-        ) from error
+        raise Conflict(f"Something else brought in the same just then; nothing came in. Try again ({told}).") from error
     except Invalid:
         imports.keep_report(job, token=run.token, report=report.nothing_came_in().as_json())
         raise
