@@ -46,6 +46,8 @@ def ask(
 
 def _check_mix(mix: filters.Mix, project: Project, may_read: Callable[[Project], bool]) -> None:
     """Whoever asks from afar must not read files of this machine, nor projects that are not theirs."""
+    if f"{mix.name}:" == EXPORT:
+        raise Invalid(f"mix: {mix} names no weight; write {EXPORT}NUMBER:WEIGHT.")
     if not mix.name.startswith(EXPORT):
         raise Invalid(
             f"mix: {mix.name} is a file, and files are mixed in by manage.py export only. Import it, export it, and "

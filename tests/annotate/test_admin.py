@@ -16,6 +16,7 @@ from annotate.models import (
     Export,
     GenerationRequest,
     GuidelineVersion,
+    Import,
     Iteration,
     Membership,
     Policy,
@@ -40,6 +41,7 @@ LISTED = (
     Export,
     GenerationRequest,
     GuidelineVersion,
+    Import,
     Iteration,
     Membership,
     Policy,
@@ -50,7 +52,7 @@ LISTED = (
     TokenProxy,
     User,
 )
-ADDED_TO = (Membership, Policy, Project, Prompt, TokenProxy, User)
+ADDED_TO = (Export, Membership, Policy, Project, Prompt, TokenProxy, User)
 
 
 @pytest.fixture
@@ -87,6 +89,7 @@ def one_of_each(project: Project) -> None:
         state="done",
         ended_at=timezone.now(),
     )
+    Import.objects.create(project=project, source="set", format="hh", report={"refused_lines": []})
 
 
 def list_of(model) -> str:

@@ -10,7 +10,7 @@ def test_every_list_and_a_page_of_each_opens_without_a_complaint(running, open_p
     page = open_page(running.link("Admin"), viewport={"width": 1200, "height": 900})
     page.goto(f"{running.url}/admin/")
     lists = page.locator("#content-main th a").evaluate_all("links => links.map(link => link.href)")
-    assert len([one for one in lists if "/annotate/" in one and one.count("/") > 5]) == 14
+    assert len([one for one in lists if "/annotate/" in one and one.count("/") > 5]) == 15
     for address in lists:
         page.goto(address)
         row = page.locator("#result_list tbody th a").first
