@@ -66,7 +66,7 @@ def select(*, conversation: Conversation) -> Comparison | None:
 
 def _compare(message: Message, iteration: Iteration, *, seed: str, size: int, index: int) -> Comparison:
     comparison = Comparison.objects.create(
-        project_id=iteration.project_id,
+        project=iteration.project,
         iteration=iteration,
         message=message,
         k=iteration.k,
