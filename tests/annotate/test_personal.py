@@ -30,6 +30,7 @@ SSN, IP, PHONE = "a US social security number", "an IP address", "a phone number
         ("2a00:1450:4001:81b::200e", IP, "2a…0e"),
         ("+44 20 7031 3000", PHONE, "+4…00"),
         ("+4915112345670", PHONE, "+4…70"),
+        ("Vera Lindt (+49 30 901820123)", PHONE, "+4…23"),
         ("Call me at (212) 736-5000!", PHONE, "(2…00"),
         ("212-736-5000", PHONE, "21…00"),
         ("my phone is 07911 123456", PHONE, "07…56"),
