@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from annotate.datasets import shards
+
 ROWS = 1000
 """Rows of each file that TRL is shown: its rules are about columns, which all rows share."""
 
@@ -20,17 +22,28 @@ def version() -> str | None:
 
 
 TYPES = {
-    "preference": ("preference", {"chosen", "rejected"}),
+    "preference": ("preference", {"prompt", "chosen", "rejected"}),
     "preference_implicit": ("preference", {"chosen", "rejected"}),
+    "hh": ("preference", {"chosen", "rejected"}),
+    "unpaired": ("unpaired preference", {"prompt", "completion", "label"}),
+    "prompt_only": ("prompt-only", {"prompt"}),
     "messages": ("language modelling", {"messages"}),
+    "openai_sft": ("language modelling", {"messages"}),
     "prompt_completion": ("prompt-completion", {"prompt", "completion"}),
 }
-"""By format: the type of dataset that TRL takes it for, and the columns by which it knows that."""
+"""By format, where TRL has a type for it: the type, and the columns by which it knows that."""
+
+AS_TEXT = {"hh"}
+"""Formats of which TRL takes the texts as they are; those of all others are conversational."""
+
+TEMPLATED = {"tools", "chat_template_kwargs", "images", "image"}
 
 OTHERWISE = {
-    "preference": {"chosen_ids", "rejected_ids", "margin", "tools", "chat_template_kwargs", "images", "image"},
+    "preference": {"chosen_ids", "rejected_ids", "label"} | TEMPLATED,
+    "unpaired preference": {"chosen", "rejected", "prompt_ids", "completion_ids", "KL_completion_ids"} | TEMPLATED,
+    "prompt-only": {"completion", "completions", "completion_ids", "chosen", "rejected", "label"} | TEMPLATED,
     "language modelling": {"prompt", "completion"},
-    "prompt-completion": {"messages"},
+    "prompt-completion": {"messages", "label"},
 }
 """By type: columns to which the trainers give a meaning of their own."""
 
@@ -42,11 +55,7 @@ OF_SFT = {
     "completion_mask",
     "assistant_masks",
     "seq_lengths",
-    "tools",
-    "chat_template_kwargs",
-    "images",
-    "image",
-}
+} | TEMPLATED
 """The same for the trainer that takes the last two types."""
 
 
@@ -55,34 +64,41 @@ def problems(folder: Path, names: list[str], format: str = "preference") -> Iter
     from trl.data_utils import extract_prompt, is_conversational
 
     for name in names:
-        with (folder / name).open("rb") as file:
-            for number, data in enumerate(islice(file, ROWS), 1):
-                row = json.loads(data)
-                where = f"{name}:{number}"
-                if not is_conversational(row):
-                    yield where, "TRL does not take it as conversational"
-                elif "chosen" in row and "prompt" not in row and extract_prompt(row)["prompt"] != row["chosen"][:-1]:
-                    yield where, "TRL finds another prompt that chosen and rejected share"
-        yield from _columns(folder / name, *TYPES[format])
+        rows = _beginning(folder / name)
+        for number, row in enumerate(rows, 1):
+            where = f"{name}:{number}"
+            if is_conversational(row) == (format in AS_TEXT):
+                yield where, f"TRL {'takes' if format in AS_TEXT else 'does not take'} it as conversational"
+                continue
+            implicit = format not in AS_TEXT and "chosen" in row and "prompt" not in row
+            if implicit and extract_prompt(row)["prompt"] != row["chosen"][:-1]:
+                yield where, "TRL finds another prompt that chosen and rejected share"
+        yield from _columns(name, rows, *TYPES[format])
 
 
-def _columns(path: Path, type: str, needed: set[str]) -> Iterator[tuple[str, str]]:
-    """Read the beginning as the trainers' dataset, where the columns get one type each, and look at their names."""
+def _beginning(path: Path) -> list[dict]:
+    with shards.opened(path) as lines:
+        return [json.loads(data) for data in islice(lines, ROWS)]
+
+
+def _columns(name: str, rows: list[dict], type: str, needed: set[str]) -> Iterator[tuple[str, str]]:
+    """Take the beginning as the trainers' dataset, where the columns get one type each, and look at their names."""
     from datasets import Dataset
     from trl.data_utils import get_dataset_column_names
 
-    with path.open("rb") as file:
-        rows = [json.loads(data) for data in islice(file, ROWS)]
     try:
         columns = set(get_dataset_column_names(Dataset.from_list(rows)))
     except (TypeError, ValueError) as error:
-        yield path.name, f"datasets cannot read it: {error}"
+        yield name, f"datasets cannot read it: {error}"
         return
     if not needed <= columns:
-        yield path.name, f"TRL's {type} type needs the {_named(needed)}"
-    reserved = OTHERWISE[type] | (OF_SFT if type != "preference" else set())
-    for name in sorted(columns & reserved):
-        yield path.name, f"TRL takes the column {name} for something else"
+        yield name, f"TRL's {type} type needs the {_named(needed)}"
+    # Where there is a margin, the collator looks for it in the first row and then takes it of all.
+    elif "margin" in columns and not all(isinstance(row.get("margin"), float) for row in rows):
+        yield name, "TRL takes the column margin as a number in every row or in none"
+    reserved = OTHERWISE[type] | (OF_SFT if type in ("language modelling", "prompt-completion") else set())
+    for column in sorted(columns & reserved):
+        yield name, f"TRL takes the column {column} for something else"
 
 
 def _named(columns: set[str]) -> str:

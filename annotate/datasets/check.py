@@ -7,20 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from annotate import derive
+from annotate.datasets import contents, shapes
 from annotate.datasets import manifest as manifests
-from annotate.datasets import shapes
-from annotate.datasets.comparison_lines import RankingLines
-from annotate.datasets.demonstration_lines import WrittenLines
 from annotate.errors import Invalid
 
 SHOWN = 50
 """Problems that a report lists; more are only counted."""
 
 SURROGATE = "holds half a character (a lone surrogate)"
-
-CONTENTS = {"comparisons": RankingLines, "demonstrations": WrittenLines}
-"""What goes through the lines of what was exported."""
 
 
 @dataclass
@@ -101,8 +95,8 @@ class _Lines:
 
     def __init__(self, report: Report):
         self.report = report
-        self.shape = shapes.SHAPES[report.manifest["format"]]
-        self.content = CONTENTS[report.manifest["what"]](report.manifest)
+        self.shape = shapes.of_manifest(report.manifest)
+        self.content = contents.of(report.manifest)
         self.rows: dict[str, int] = {}
         self.split_of: dict[tuple[str, str | int], str] = {}
 
@@ -135,20 +129,15 @@ class _Lines:
         if misfits:
             yield from misfits
             return
-        if line["split"] != split or split not in manifests.SPLITS:
-            yield f"split is {line['split']}, the file's is {split}"
+        said = self.content.split(line)
+        if said not in (None, split) or split not in manifests.SPLITS:
+            yield f"split is {said}, the file's is {split}"
         yield from self.content.problems(line)
         yield from self._leaks(line, split)
 
     def _leaks(self, line: dict, split: str) -> Iterator[str]:
         """What is in two splits. Openings are compared without case, white space and punctuation."""
-        opening = next((turn["content"] for turn in self.content.said(line) if turn["role"] == "user"), "")
-        group = self.content.group
-        for what, value in (
-            (group, line[group]),
-            ("family", line["family"]),
-            ("opening", derive.family_of(opening)),
-        ):
+        for what, value in self.content.apart(line):
             other = self.split_of.setdefault((what, value), split)
             if other != split:
                 yield f"leaks: its {what} is also in the split {other}"

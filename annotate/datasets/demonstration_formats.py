@@ -42,8 +42,15 @@ def prompt_completion(lines: list[dict], filters: Demonstrations) -> Iterator[di
                 }
 
 
+def openai_sft(lines: list[dict], filters: Demonstrations) -> Iterator[dict]:
+    """The messages alone, which is all that OpenAI's fine-tuning takes."""
+    for line in messages(lines, filters):
+        yield {"messages": line["messages"]}
+
+
 FORMATS: dict[str, Callable[[list[dict], Demonstrations], Iterator[dict]]] = {
     "messages": messages,
     "prompt_completion": prompt_completion,
+    "openai_sft": openai_sft,
 }
 """The formats by name: what each makes of the whole line, which may be no line at all."""

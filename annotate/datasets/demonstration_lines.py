@@ -8,43 +8,43 @@ from annotate.datasets.tallies import WrittenTally
 from annotate.manuscripts import clean
 
 STATES = ("none", "wanted", "approved", "returned")
+KINDS = ("chat", "write", "imported")
 COUNTS = ("active_seconds", "typed", "pasted", "taken")
 OF_A_COMPLETION = ("policy", "sampling", "template_hash", "finish_reason", "suggestion", "hint")
 """What a turn has where it came from a completion, and only there."""
 
 
-class WrittenLines:
-    """Goes through the lines of one export of demonstrations, in each of its formats."""
+class WrittenLines(said.Lines):
+    """Whole conversations or turns of the assistant, with all that is known of them."""
 
     group = "conversation_id"
-    """Lines that share it belong together, in one split."""
 
     def __init__(self, described: dict):
-        self.format = described["format"]
-        filters = described.get("filters")
-        filters = filters if isinstance(filters, dict) else {}
-        self.sources = filters.get("sources")
-        self.superseded_too = "superseded" in (filters.get("include") or ())
+        super().__init__(described)
+        self.written = described["what"] == "demonstrations"
+        self.sources = self.filters.get("sources")
+        self.superseded_too = not self.written or "superseded" in (self.filters.get("include") or ())
         self.tally = WrittenTally(format=self.format)
         self.ids: set[int] = set()
         self.revised: set[int] = set()
         self.begin_file()
 
     def begin_file(self) -> None:
-        """Forget what is compared only with the line before."""
+        """The first line stands behind none."""
         self.last: tuple[int, int] = (0, -1)
+        self.mixed = False
 
     def said(self, line: dict) -> list[dict]:
         """All messages of a line."""
         return line["messages"] if self.format == "messages" else line["prompt"] + line["completion"]
 
     def problems(self, line: dict) -> Iterator[str]:
-        """What is wrong with the next line, a phrase each."""
+        """What is wrong with the next line."""
         messages = self.said(line)
         turns = line["turns"] if self.format == "messages" else [line["turn"]]
         yield from self._place(line)
         yield from _conversation(line)
-        yield from _order(line, messages)
+        yield from _order(line, messages, answered=self.written)
         yield from said.each(messages)
         if self.format == "messages":
             if len(turns) != len(messages):
@@ -69,11 +69,21 @@ class WrittenLines:
         self.tally.count(line)
 
     def _place(self, line: dict) -> Iterator[str]:
-        here = (line["conversation_id"], -1 if self.format == "messages" else line["turn"]["position"])
-        if here <= self.last:
+        pk = line["conversation_id"]
+        if line["source"] not in ("demonstrations", "conversations"):
+            # What was mixed in stands behind all else, in the order of its own.
+            self.mixed = True
+            return
+        if pk is None:
+            yield "has no conversation_id and was not mixed in"
+            return
+        here = (pk, -1 if self.format == "messages" else line["turn"]["position"])
+        if self.mixed:
+            yield "stands behind what was mixed in"
+        elif here <= self.last:
             yield "stands before or beside a line of the same or a later conversation_id and position"
         self.last = here
-        self.ids.add(line["conversation_id"])
+        self.ids.add(pk)
         if line["revises"] is not None:
             self.revised.add(line["revises"])
 
@@ -90,7 +100,26 @@ class WrittenLines:
                 yield f"conversation_id {pk} is there beside a conversation that revises it"
 
 
+class PlainLines(said.Lines):
+    """Conversations of which nothing but the messages is there."""
+
+    def said(self, line: dict) -> list[dict]:
+        """All messages."""
+        return line["messages"]
+
+    def problems(self, line: dict) -> Iterator[str]:
+        """What is wrong with the next conversation."""
+        messages = line["messages"]
+        if "system" in [message["role"] for message in messages[1:]]:
+            yield "a system message is not the first one"
+        if not messages or messages[-1]["role"] != "assistant":
+            yield "the last message is not the assistant's"
+        yield from said.each(messages)
+
+
 def _conversation(line: dict) -> Iterator[str]:
+    if line["kind"] not in KINDS:
+        yield f"{line['kind']} is no kind of conversation"
     if line["review_state"] not in STATES:
         yield f"{line['review_state']} is no review_state"
     if (line["review_id"] is None) != (line["reviewer"] is None):
@@ -101,18 +130,18 @@ def _conversation(line: dict) -> Iterator[str]:
         if line[name] == line["conversation_id"]:
             yield f"{name} is the conversation itself"
     try:
-        in_utc = datetime.fromisoformat(line["finished_at"]).utcoffset() == timedelta(0)
+        in_utc = datetime.fromisoformat(line["finished_at"] or "").utcoffset() == timedelta(0)
     except ValueError:
         in_utc = False
-    if not in_utc:
+    if not in_utc and not (line["finished_at"] is None and line["kind"] == "imported"):
         yield "finished_at is no time in UTC"
 
 
-def _order(line: dict, messages: list[dict]) -> Iterator[str]:
+def _order(line: dict, messages: list[dict], *, answered: bool) -> Iterator[str]:
     roles = [message["role"] for message in messages]
     if "system" in roles[1:]:
         yield "a system message is not the first one"
-    if not roles or roles[-1] != "assistant":
+    if not roles or (answered and roles[-1] != "assistant"):
         yield "the last message is not the assistant's"
     spoken = [role for role in roles if role != "system"]
     alternates = all(role == ("user", "assistant")[number % 2] for number, role in enumerate(spoken))

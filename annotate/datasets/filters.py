@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from annotate import demonstrations
-from annotate.datasets.shapes import SPLITS
+from annotate.datasets import shapes
 from annotate.errors import Invalid
 from annotate.models import Conversation, Message, Project
 
@@ -156,6 +156,21 @@ def parse(what: str, given: dict) -> Filters:
     return made
 
 
+def check(*, what: str, format: str, filters: Filters, kind: str = "jsonl") -> None:
+    """Raises Invalid where this format of it does not go with these filters or this kind of files."""
+    known = shapes.FORMATS[what]
+    if format not in known:
+        raise Invalid(f"There is no format {format} of {what}. Formats: {', '.join(known)}.")
+    unfit, why = shapes.UNFIT.get(format, ((), ""))
+    if kind in unfit:
+        raise Invalid(f"{format} cannot be written as {kind}: {why}. Choose jsonl.")
+    if isinstance(filters, Comparisons):
+        if filters.pairs != "all" and format not in shapes.PAIRS:
+            raise Invalid(f"pairs: {format} has no pairs; {', '.join(shapes.PAIRS)} have.")
+        if filters.margin is not None and format not in shapes.MARGIN:
+            raise Invalid(f"margin: {format} has none; {', '.join(shapes.MARGIN)} may have.")
+
+
 def mix(text: str) -> Mix:
     """A set to mix in from `NAME:WEIGHT`: a whole number is a count of conversations, one with a point a weight."""
     name, _, amount = text.rpartition(":")
@@ -276,7 +291,7 @@ def _text(name: str, value, what: str) -> str:
 
 READ: dict[str, Callable[[str, Any, str], Any]] = {
     "iteration": _whole(1),
-    "split": _one_of(*SPLITS),
+    "split": _one_of(*shapes.SPLITS),
     "since": _moment,
     "include": _include,
     "without": _pseudonyms,

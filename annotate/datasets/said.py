@@ -1,6 +1,8 @@
-"""What holds of messages in every format."""
+"""What holds of messages in every format, and what every checker of lines has."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+
+from annotate import derive
 
 ROLES = ("system", "user", "assistant")
 
@@ -19,3 +21,55 @@ def each(messages: list[dict]) -> Iterator[str]:
             yield f"{message['role']} is no role"
         elif not message["content"].strip():
             yield f"a message of the {message['role']} is empty"
+
+
+def context(messages: list[dict]) -> Iterator[str]:
+    """What is wrong with the messages that an answer follows."""
+    if not messages or messages[-1]["role"] != "user":
+        yield "the context does not end with a message of the user"
+    yield from each(messages)
+
+
+class Lines:
+    """Goes through the lines of one export, file by file, and says what is wrong with each."""
+
+    group: str | None = None
+    """The field by which lines belong together, in one split; None where the format has none."""
+
+    def __init__(self, described: dict):
+        """`described` is the manifest; its filters may be anything."""
+        self.format = described["format"]
+        filters = described.get("filters")
+        self.filters = filters if isinstance(filters, dict) else {}
+
+    def begin_file(self) -> None:
+        """Forget what is compared only with the line before."""
+
+    def said(self, line: dict) -> list[dict]:
+        """The messages of a line in their order, from the beginning."""
+        raise NotImplementedError
+
+    def problems(self, line: dict) -> Iterator[str]:
+        """What is wrong with the next line, a phrase each."""
+        raise NotImplementedError
+
+    def split(self, line: dict) -> str | None:
+        """The split that the line itself names; None where the format does not say it."""
+        return line.get("split")
+
+    def apart(self, line: dict) -> Iterator[tuple[str, Hashable]]:
+        """What may be in one split only: (what it is, which). Openings are told apart by their words alone."""
+        if self.group is not None and line.get(self.group) is not None:
+            yield self.group, line[self.group]
+        if "family" in line:
+            yield "family", line["family"]
+        opening = next((turn["content"] for turn in self.said(line) if turn["role"] == "user"), "")
+        yield "opening", derive.family_of(opening)
+
+    def counts(self) -> dict:
+        """What the manifest must count, so far as it can be told from the files."""
+        return {}
+
+    def at_the_end(self) -> Iterator[str]:
+        """What can be told only when all was read."""
+        return iter(())

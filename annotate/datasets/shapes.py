@@ -1,7 +1,7 @@
 """The shape of a line of each format, written once: the checker, the dataset card and the documentation keep to it.
 
 A dict has exactly these keys, a list holds any number of its one item, a string names a type; `?` allows null, as
-does `OrNull` for a dict.
+does `OrNull` for a dict. Trees are no tables, and have looser shapes: `Free` and `Named`.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,24 @@ SPLITS = (*(name for name, _ in derive.SPLITS), HELD_OUT)
 
 class OrNull(dict):
     """The shape of an object that may be null."""
+
+
+class Free(dict):
+    """The shape of an object of which only the `needed` fields must be there, and which may have others.
+
+    One with a `name` may hold itself.
+    """
+
+    def __init__(self, fields: dict, *, needed: tuple[str, ...] = (), name: str = ""):
+        super().__init__(fields)
+        self.needed, self.name = needed, name
+
+
+class Named:
+    """The shape of an object with any keys, the values of which have one shape; with `null` it may be null."""
+
+    def __init__(self, value, *, null: bool = False):
+        self.value, self.null = value, null
 
 
 MESSAGES = [{"role": "string", "content": "string"}]
@@ -65,15 +83,18 @@ RANKED = {
     "completions": [COMPLETION],
 }
 
-PROVENANCE = {
-    "chosen_rank": "int64",
-    "rejected_rank": "int64",
+OF_GROUP = {
     "group_id": "int64",
     "ranking_id": "int64?",
+    "agreement": "float64?",
     "iteration": "int64?",
     "split": "string",
     "family": "string",
 }
+
+PROVENANCE = {"chosen_rank": "int64", "rejected_rank": "int64"} | OF_GROUP
+
+VALUE = {"from": "string", "value": "string"}
 
 TURN = {
     "position": "int64",
@@ -117,19 +138,114 @@ WRITTEN = {
     "finished_at": "string?",
 }
 
+PROMPT_ONLY = {
+    "prompt": MESSAGES,
+    "source": "string",
+    "use_case": "string",
+    "group_id": "int64?",
+    "conversation_id": "int64?",
+    "prompt_id": "int64?",
+    "iteration": "int64?",
+    "split": "string",
+    "family": "string",
+}
+
+NODE = Free(
+    {
+        "message_id": "string",
+        "parent_id": "string?",
+        "user_id": "string?",
+        "created_date": "string?",
+        "text": "string",
+        "role": "string",
+        "lang": "string?",
+        "review_count": "int64?",
+        "review_result": "bool?",
+        "deleted": "bool?",
+        "rank": "int64?",
+        "synthetic": "bool?",
+        "model_name": "string?",
+        "emojis": Named("int64", null=True),
+        "replies": [],
+        "labels": Named(Free({"value": "float64?", "count": "int64"}, needed=("value", "count")), null=True),
+        "events": Named([Free({"type": "string", "user_id": "string?"}, needed=("type",))], null=True),
+        "detoxify": Named("float64", null=True),
+    },
+    needed=("message_id", "text", "role", "replies"),
+    name="node",
+)
+"""A message of an OASST tree. What is not known of one is left out, as OASST's own exporter does."""
+
+NODE["replies"].append(NODE)
+
+TREE = Free(
+    {"message_tree_id": "string", "tree_state": "string?", "prompt": NODE, "origin": "string?"},
+    needed=("message_tree_id", "tree_state", "prompt"),
+)
+
 SHAPES = {
     "ranked": RANKED,
     "preference": {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES} | PROVENANCE,
     "preference_implicit": {"chosen": MESSAGES, "rejected": MESSAGES} | PROVENANCE,
+    "unpaired": {"prompt": MESSAGES, "completion": MESSAGES, "label": "bool", "rank": "int64"} | OF_GROUP,
+    "prompt_only": PROMPT_ONLY,
+    "nemo_rl": {"context": MESSAGES, "completions": [{"rank": "int64", "completion": MESSAGES}], "group_id": "int64"},
+    "hh": {"chosen": "string", "rejected": "string"} | PROVENANCE,
+    "openai_dpo": {"input": {"messages": MESSAGES}, "preferred_output": MESSAGES, "non_preferred_output": MESSAGES},
+    "llamafactory": {"conversations": [VALUE], "chosen": VALUE, "rejected": VALUE, "system": "string"} | PROVENANCE,
     "messages": {"messages": MESSAGES, "turns": [TURN]} | WRITTEN,
     "prompt_completion": {"prompt": MESSAGES, "completion": MESSAGES, "turn": TURN} | WRITTEN,
+    "openai_sft": {"messages": MESSAGES},
+    "oasst": TREE,
 }
 
+PAIRS = ("preference", "preference_implicit", "hh", "openai_dpo", "llamafactory")
+"""The formats of which a line is a strict pair."""
+
+MARGIN = ("preference", "preference_implicit", "hh")
+"""Those that may hold a margin: their consumers read it."""
+
 FORMATS = {
-    "comparisons": ("ranked", "preference", "preference_implicit"),
-    "demonstrations": ("messages", "prompt_completion"),
+    "comparisons": (
+        "ranked",
+        "preference",
+        "preference_implicit",
+        "unpaired",
+        "prompt_only",
+        "nemo_rl",
+        "hh",
+        "openai_dpo",
+        "llamafactory",
+    ),
+    "demonstrations": ("messages", "prompt_completion", "openai_sft"),
+    "conversations": ("messages", "oasst"),
+    "prompts": ("prompt_only",),
 }
 """Which formats there are of what."""
+
+UNFIT = {
+    "oasst": (("parquet",), "a tree has no columns"),
+    "llamafactory": (("jsonl.zst",), "LlamaFactory does not read it"),
+}
+"""Kinds of files that a format cannot be written in, and why."""
+
+
+def of(format: str, margin: str | None = None) -> dict:
+    """The shape of a line of this format, where pairs have this margin."""
+    return SHAPES[format] if margin is None else SHAPES[format] | {"margin": "float64"}
+
+
+def is_table(shape: dict) -> bool:
+    """Whether all lines of this shape have the same columns."""
+    return not isinstance(shape, Free)
+
+
+def of_manifest(manifest: dict) -> dict:
+    """The shape of the lines that a manifest describes, whatever its filters are."""
+    filters = manifest.get("filters")
+    margin = filters.get("margin") if isinstance(filters, dict) else None
+    return of(manifest["format"], margin if manifest["format"] in MARGIN else None)
+
 
 TYPES = {"string": str, "int64": int, "float64": (int, float), "bool": bool}
 
@@ -142,12 +258,21 @@ def misfits(value, shape, path: str = "") -> Iterator[str]:
         if not isinstance(value, dict):
             yield f"{path or 'the line'} is not an object"
             return
-        for key in shape.keys() - value.keys():
+        free = isinstance(shape, Free)
+        for key in (shape.needed if free else shape.keys()) - value.keys():
             yield f"{_join(path, key)} is missing"
-        for key in value.keys() - shape.keys():
+        for key in () if free else value.keys() - shape.keys():
             yield f"{_join(path, key)} is no field of this format"
         for key in shape.keys() & value.keys():
             yield from misfits(value[key], shape[key], _join(path, key))
+    elif isinstance(shape, Named):
+        if value is None and shape.null:
+            return
+        if not isinstance(value, dict):
+            yield f"{path} is not an object"
+            return
+        for key, inner in value.items():
+            yield from misfits(inner, shape.value, _join(path, key))
     elif isinstance(shape, list):
         if not isinstance(value, list):
             yield f"{path} is not a list"

@@ -13,8 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from annotate import assignments, demonstrations, derive
-from annotate.datasets import demonstration_formats, filters, shapes, snapshots
-from annotate.datasets import demonstrations as lines_of
+from annotate.datasets import demonstration_formats, filters, shapes, snapshots, writing
 from annotate.datasets.check import check
 from annotate.errors import Conflict
 from annotate.models import Completion, Conversation, Export, TurnShape
@@ -280,9 +279,10 @@ class TestWhatCounts:
             "unreviewed": 1,
             "other_review_state": 0,
             "other_sources": 0,
+            "held_out": 0,
         }
         assert counts["by_review_state"] == {"approved": 2, "none": 1}
-        assert "left out: superseded 1, surplus 1, returned 1, unreviewed 1" in said
+        assert "left out: returned 1, superseded 1, surplus 1, unreviewed 1" in said
 
     def test_the_review_that_stands_is_named(self, made, tmp_path):
         project = made["none"].project
@@ -383,7 +383,7 @@ class TestMarks:
 
         monkeypatch.setattr(Export.objects, "create", broken)
         with pytest.raises(RuntimeError):
-            snapshots.export_demonstrations(project=project, format="messages", filters=filters.Demonstrations())
+            snapshots.export("demonstrations", project=project, format="messages", filters=filters.Demonstrations())
         conversation.refresh_from_db()
         assert conversation.exported_at is None
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -408,6 +408,8 @@ def test_the_manifest_counts_and_names_what_is_there(project, tmp_path):
     assert counts == {
         "rows": 2,
         "conversations": 2,
+        "by_kind": {"write": 2},
+        "by_set": {"demonstrations": 2},
         "by_source": {"edited": 1, "written": 2},
         "by_review_state": {"none": 2},
         "turns_by_source": {"assistant": {"edited": 1, "written": 2}, "user": {"taken": 1, "written": 2}},
@@ -457,7 +459,7 @@ def test_queries_grow_with_chunks_and_not_with_rows(project, tmp_path):
 
 
 def test_more_conversations_than_a_chunk(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(lines_of, "CHUNK", 2)
+    monkeypatch.setattr(writing, "CHUNK", 2)
     made = [rich(project).pk for _ in range(5)]
     export(project, tmp_path / "out")
     assert sorted(line["conversation_id"] for line in lines(tmp_path / "out")) == made
@@ -469,31 +471,32 @@ def test_more_conversations_than_a_chunk(project, tmp_path, monkeypatch):
     [
         (
             ["demonstrations", "--format", "ranked"],
-            "There is no format ranked of demonstrations. Formats: messages, prompt_completion.",
+            "There is no format ranked of demonstrations. Formats: messages, prompt_completion, openai_sft.",
         ),
         (
             ["comparisons", "--format", "messages"],
-            "There is no format messages of comparisons. Formats: ranked, preference, preference_implicit.",
+            "There is no format messages of comparisons. Formats: ranked, preference, preference_implicit, unpaired, "
+            "prompt_only, nemo_rl, hh, openai_dpo, llamafactory.",
         ),
         (
             ["comparisons", "--format", "ranked", "--sources", "written"],
-            "sources is for demonstrations; comparisons do not have it.",
+            "--sources is for demonstrations; comparisons do not have it.",
         ),
         (
             ["comparisons", "--format", "ranked", "--review-state", "approved"],
-            "review_states is for demonstrations; comparisons do not have it.",
+            "--review-state is for demonstrations; comparisons do not have it.",
         ),
         (
             ["comparisons", "--format", "ranked", "--include", "superseded"],
-            "include superseded is not for comparisons, which know open, surplus.",
+            "--include superseded is not for comparisons, which know open, surplus.",
         ),
         (
             ["demonstrations", "--format", "messages", "--include", "surplus", "open"],
-            "include open is not for demonstrations, which know unreviewed, returned, surplus, superseded.",
+            "--include open is not for demonstrations, which know unreviewed, returned, surplus, superseded.",
         ),
         (
             ["demonstrations", "--format", "messages", "--review-state", "approved", "--include", "unreviewed"],
-            "review_states names all that is wanted; leave include unreviewed out.",
+            "--review-state names all that is wanted; leave include unreviewed out.",
         ),
         (["demonstrations", "--format", "messages"], "There is nothing to export: no conversation matches."),
     ],

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotate.datasets import demonstration_formats, filters, manifest, snapshots
+from annotate.datasets import filters, manifest, snapshots
 from tests import factory
 from worker import trl_columns
 
 pytestmark = pytest.mark.django_db
 
-FORMATS = list(demonstration_formats.FORMATS)
+FORMATS = ["messages", "prompt_completion"]
 TURNS = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
 
 
@@ -78,7 +78,7 @@ def problems(folder: Path) -> list[str]:
     return said.getvalue().splitlines()[2:]
 
 
-@pytest.mark.parametrize(("format", "rows"), [("messages", 3), ("prompt_completion", 6)])
+@pytest.mark.parametrize(("format", "rows"), [("messages", 3), ("prompt_completion", 6), ("openai_sft", 3)])
 def test_what_export_wrote_is_well(export, format, rows):
     said = run(export(format))
     assert f"demonstrations, {format}, rows: {rows}\n" in said

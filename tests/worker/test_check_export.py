@@ -94,7 +94,7 @@ def problems(folder: Path) -> list[str]:
 def test_what_export_wrote_is_well(export, format):
     folder = export(format)
     said = run(folder)
-    rows = {"ranked": 3, "preference": 17, "preference_implicit": 17}[format]
+    rows = {"ranked": 3, "unpaired": 6, "prompt_only": 3, "nemo_rl": 3}.get(format, 17)
     assert f"comparisons, {format}, rows: {rows}\n" in said
     assert "0=best" in said
     assert said.endswith("ok\n")
@@ -123,12 +123,12 @@ def test_it_needs_no_database(export, tmp_path):
         (b"[]", "is not the manifest of an export"),
         (b'{"what": "comparisons"}', "is not the manifest of an export"),
         (
-            b'{"schema_version": 2, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
+            b'{"schema_version": 1, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
             b' "files": {}}',
             "does not know",
         ),
         (
-            b'{"schema_version": 1, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
+            b'{"schema_version": 2, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
             b' "files": {"../up.jsonl": {"sha256": "0"}}}',
             "does not know",
         ),
@@ -410,8 +410,8 @@ class TestTrl:
         ("row", "says"),
         [
             ({"prompt": "Hello", "chosen": "a", "rejected": "b"}, "TRL does not take it as conversational"),
-            ({"prompt": TURNS, "chosen": TURNS}, "needs the columns chosen and rejected"),
-            ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": 1}, "TRL takes the column margin"),
+            ({"prompt": TURNS, "chosen": TURNS}, "needs the columns chosen and prompt and rejected"),
+            ({"prompt": TURNS, "chosen": TURNS, "rejected": TURNS, "margin": 1}, "TRL takes the column margin"),
             (
                 {
                     "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}],
@@ -424,7 +424,8 @@ class TestTrl:
     def test_what_it_does_not_take(self, tmp_path, row, says):
         pytest.importorskip("trl")
         (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
-        found = list(trl_columns.problems(tmp_path, ["train.jsonl"]))
+        format = "preference" if "prompt" in row else "preference_implicit"
+        found = list(trl_columns.problems(tmp_path, ["train.jsonl"], format))
         assert any(says in problem for _, problem in found), found
 
     def test_columns_without_one_type(self, tmp_path):
