@@ -55,7 +55,7 @@ SELECT ranking.id, ranking.kind, ranking.comparison_id, ranking.trainer_id, rank
     assignment.state AS assignment_state, assignment.shown_order,
     (SELECT json_agg(json_build_array(place.candidate_id, place.rank, place.rating, place.flags))::text
      FROM annotate_rankedcandidate place WHERE place.ranking_id = ranking.id) AS places
-FROM unnest(%s::bigint[]) WITH ORDINALITY wanted(id, number)
+FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY wanted(id, number)
 JOIN annotate_ranking ranking ON ranking.id = wanted.id
 LEFT JOIN annotate_assignment assignment ON assignment.id = ranking.assignment_id
 ORDER BY wanted.number
@@ -64,7 +64,10 @@ ORDER BY wanted.number
 COMPARISONS = """
 SELECT comparison.id, comparison.state AS comparison_state, iteration.number AS iteration, comparison.source_id,
     comparison.draw_seed, comparison.draw_index, comparison.draw_size, message.conversation_id, conversation.family,
-    conversation.trainer_id AS author_id, prompt.use_case,
+    conversation.trainer_id AS author_id, coalesce(prompt.use_case, conversation.facts ->> 'use_case') AS use_case,
+    CASE WHEN project.split_by = 'author' THEN (
+        SELECT member.author_id FROM annotate_familymember member
+        WHERE member.project_id = project.id AND member.member = conversation.family) END AS family_author_id,
     (SELECT json_agg(json_build_object('role', said.role, 'content', said.text) ORDER BY said.position)::text
      FROM annotate_message said
      WHERE said.conversation_id = message.conversation_id AND said.position < message.position) AS context,
@@ -78,10 +81,11 @@ SELECT comparison.id, comparison.state AS comparison_state, iteration.number AS 
      JOIN annotate_completion completion ON completion.id = candidate.completion_id
      LEFT JOIN annotate_generationrequest request ON request.id = completion.request_id
      WHERE candidate.comparison_id = comparison.id) AS candidates
-FROM unnest(%s::bigint[]) wanted(id)
+FROM unnest(%(ids)s::bigint[]) wanted(id)
 JOIN annotate_comparison comparison ON comparison.id = wanted.id
 JOIN annotate_message message ON message.id = comparison.message_id
 JOIN annotate_conversation conversation ON conversation.id = message.conversation_id
+JOIN annotate_project project ON project.id = comparison.project_id
 LEFT JOIN annotate_iteration iteration ON iteration.id = comparison.iteration_id
 LEFT JOIN annotate_prompt prompt ON prompt.id = conversation.prompt_id
 """
@@ -94,9 +98,9 @@ def rows(keys: list[int]) -> Iterator[dict]:
     rank, rating and flags by candidate.
     """
     with connection.cursor() as cursor:
-        found = read(cursor, RANKINGS, [keys])
-        named = list({row["comparison_id"] for row in found})
-        comparisons = {row["id"]: row for row in read(cursor, COMPARISONS, [named])}
+        found = read(cursor, RANKINGS, keys)
+        named = {row["comparison_id"] for row in found}
+        comparisons = {row["id"]: row for row in read(cursor, COMPARISONS, named)}
     for comparison in comparisons.values():
         comparison["context"] = orjson.loads(comparison["context"] or "[]")
         comparison["candidates"] = orjson.loads(comparison["candidates"])
@@ -110,7 +114,7 @@ SELECT ranking.id FROM annotate_ranking ranking
 JOIN annotate_comparison comparison ON comparison.id = ranking.comparison_id
 JOIN annotate_message message ON message.id = comparison.message_id
 JOIN annotate_conversation conversation ON conversation.id = message.conversation_id
-WHERE ranking.id = ANY(%(keys)s) AND (ranking.trainer_id = %(user)s OR conversation.trainer_id = %(user)s)
+WHERE ranking.id = ANY(%(keys)s::bigint[]) AND (ranking.trainer_id = %(user)s OR conversation.trainer_id = %(user)s)
 """
 
 

@@ -11,7 +11,7 @@ from annotate import demonstrations
 from annotate.datasets import persons
 from annotate.datasets.filters import OF_STATE
 from annotate.datasets.filters import Demonstrations as Filters
-from annotate.datasets.reading import read
+from annotate.datasets.reading import as_array, read
 from annotate.models import Conversation, Project
 
 THEIRS = """
@@ -84,16 +84,25 @@ def keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
 CONVERSATIONS = """
 SELECT conversation.id, conversation.iteration_id, conversation.trainer_id, conversation.review_state,
     conversation.revises_id, conversation.forked_from_id, conversation.prompt_id, conversation.family,
-    conversation.finished_at, prompt.use_case,
-    (SELECT json_agg(json_build_array(
-            role, text, position, source, completion_id, edit_distance, active_seconds, typed, pasted, taken,
-            passed) ORDER BY position)::text
-     FROM annotate_message message WHERE message.conversation_id = conversation.id) AS said
-FROM unnest(%s::bigint[]) WITH ORDINALITY wanted(id, number)
+    conversation.finished_at, conversation.kind, conversation.source_id, conversation.facts ->> 'split' AS source_split,
+    coalesce(prompt.use_case, conversation.facts ->> 'use_case') AS use_case,
+    CASE WHEN project.split_by = 'author' THEN (
+        SELECT member.author_id FROM annotate_familymember member
+        WHERE member.project_id = project.id AND member.member = conversation.family) END AS family_author_id
+FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY wanted(id, number)
 JOIN annotate_conversation conversation ON conversation.id = wanted.id
+JOIN annotate_project project ON project.id = conversation.project_id
 LEFT JOIN annotate_prompt prompt ON prompt.id = conversation.prompt_id
 ORDER BY wanted.number
 """
+
+SAID = """
+SELECT conversation_id, json_agg(json_build_array(
+    role, text, position, source, completion_id, edit_distance, active_seconds, typed, pasted, taken, passed
+    ) ORDER BY position)::text
+FROM annotate_message WHERE conversation_id = ANY(%(ids)s::bigint[]) GROUP BY conversation_id
+"""
+"""One text of JSON a conversation: it takes less than a row a message."""
 
 MESSAGE = (
     "role",
@@ -113,43 +122,42 @@ MESSAGE = (
 COMPLETIONS = """
 SELECT completion.id, completion.text, completion.seed, completion.finish_reason, request.policy_id,
     request.sampling::text AS sampling, request.template_hash, request.hint
-FROM unnest(%s::bigint[]) wanted(id)
+FROM unnest(%(ids)s::bigint[]) wanted(id)
 JOIN annotate_completion completion ON completion.id = wanted.id
 LEFT JOIN annotate_generationrequest request ON request.id = completion.request_id
 """
 
 REVIEWS = """
 SELECT id, reviewer_id, conversation_id, edit_id FROM annotate_review
-WHERE current AND (conversation_id = ANY(%(ids)s) OR edit_id = ANY(%(ids)s)) ORDER BY id
+WHERE current AND (conversation_id = ANY(%(ids)s::bigint[]) OR edit_id = ANY(%(ids)s::bigint[])) ORDER BY id
 """
 
 
 def rows(keys: list[int]) -> Iterator[dict]:
-    """The rows of these conversations, in their order, three statements for all.
+    """The rows of these conversations, in their order, four statements for all.
 
     `said` are their messages, each a list as MESSAGE says; `completions` are the suggestions that they name, by id;
     `review` is the review and the reviewer, or None. A finished conversation and its messages never change, so that
     it does not matter when they are read.
     """
     with connection.cursor() as cursor:
-        found = read(cursor, CONVERSATIONS, [keys])
-        named = set()
-        for row in found:
-            row["said"] = orjson.loads(row["said"] or "[]")
-            for message in row["said"]:
-                named.update(message[10])
-                named.add(message[4])
+        found = read(cursor, CONVERSATIONS, keys)
+        cursor.execute(SAID, {"ids": as_array(keys)})
+        said = {pk: orjson.loads(text) for pk, text in cursor.fetchall()}
+        named = {message[4] for messages in said.values() for message in messages}
+        named.update(pk for messages in said.values() for message in messages for pk in message[10])
         named.discard(None)
-        completions = {row["id"]: row for row in read(cursor, COMPLETIONS, [list(named)])}
+        completions = {row["id"]: row for row in read(cursor, COMPLETIONS, named)}
         reviews = _reviews(cursor, keys)
     for row in found:
-        row["completions"], row["review"] = completions, reviews.get(row["id"])
+        row["said"], row["completions"] = said.get(row["id"], []), completions
+        row["review"] = reviews.get(row["id"])
         yield row
 
 
 def _reviews(cursor, ids: list[int]) -> dict[int, tuple[int, int]]:
     """By conversation its review and reviewer: the verdict on it, else the one with which a reviewer made it."""
-    cursor.execute(REVIEWS, {"ids": ids})
+    cursor.execute(REVIEWS, {"ids": as_array(ids)})
     found: dict[int, tuple[int, int]] = {}
     for pk, reviewer, judged, made in cursor.fetchall():
         found[judged] = (pk, reviewer)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from django.db import connection
 
 from annotate import derive
+from annotate.datasets.reading import as_array
 from annotate.errors import Invalid
 from annotate.models import Assignment, Conversation, Project, Ranking, Review
 
@@ -36,6 +37,6 @@ def among(statement: str, keys: array, user_id: int) -> set[int]:
     found: set[int] = set()
     with connection.cursor() as cursor:
         for begin in range(0, len(keys), AT_ONCE):
-            cursor.execute(statement, {"keys": list(keys[begin : begin + AT_ONCE]), "user": user_id})
+            cursor.execute(statement, {"keys": as_array(keys[begin : begin + AT_ONCE]), "user": user_id})
             found.update(pk for (pk,) in cursor.fetchall())
     return found

@@ -1,10 +1,15 @@
 """Reads rows by plain statements: many a second, and no model of each."""
 
-from typing import Any
+from collections.abc import Iterable
 
 
-def read(cursor, statement: str, given: Any) -> list[dict]:
-    """The rows of a statement, by the names of its columns."""
-    cursor.execute(statement, given)
+def as_array(ids: Iterable[int]) -> str:
+    """The ids as one parameter; as a list each would be a parameter of its own, adapted by itself."""
+    return f"{{{','.join(map(str, ids))}}}"
+
+
+def read(cursor, statement: str, ids: Iterable[int]) -> list[dict]:
+    """The rows of a statement for these `ids`, by the names of its columns."""
+    cursor.execute(statement, {"ids": as_array(ids)})
     names = [column.name for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -1,28 +1,31 @@
-"""Exports, each beside a server-side cursor and `json.dumps` of the same rows in the same process.
+"""Exports, each beside a server-side cursor and `json.dumps` of the same rows.
 
-BENCH_RANKINGS says of how many rankings, each with five strict pairs. BENCH_PIECES says of how many written
-conversations, each of four turns, with one suggestion edited and one passed.
+BENCH_RANKINGS says of how many rankings, each with five strict pairs; BENCH_PIECES of how many written conversations,
+each of four turns, with one suggestion edited and one passed. Both may name several numbers. BENCH_FILES names the kinds
+of files beside JSONL in which the first format of each is written too. An export runs in a process of its own, so that
+its memory is its own.
 """
 
 import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations, groupby
 from operator import itemgetter
 
-import psutil
 import psycopg
 from django.db import connection
 from psycopg.rows import dict_row
 
-from annotate.datasets import comparison_formats, comparisons, demonstration_formats, filters, snapshots
-from annotate.models import Conversation, Project
+from annotate.models import Conversation, Export, Project
 from tests import bulk, factory
 
-RANKINGS = int(os.environ.get("BENCH_RANKINGS", "50000"))
-PIECES = int(os.environ.get("BENCH_PIECES", "100000"))
+RANKINGS = [int(count) for count in os.environ.get("BENCH_RANKINGS", "10000 1000000").split()]
+PIECES = [int(count) for count in os.environ.get("BENCH_PIECES", "10000 1000000").split()]
+KINDS = os.environ.get("BENCH_FILES", "jsonl.zst parquet").split()
 OVERLAP = 4
 
 RANK = """
@@ -71,13 +74,42 @@ def bare_cursor() -> Iterator[psycopg.ServerCursor]:
         yield cursor
 
 
-def floor(project: Project, format: str) -> float:
+RANKED = """
+SELECT ranking.id, ranking.comparison_id, ranking.trainer_id, ranking.all_bad, ranking.active_seconds,
+    comparison.state AS comparison_state, comparison.draw_index, comparison.draw_size,
+    assignment.state AS assignment_state, assignment.shown_order, iteration.number AS iteration,
+    message.conversation_id, conversation.family, prompt.use_case,
+    ARRAY(SELECT jsonb_build_object('role', said.role, 'content', said.text) FROM annotate_message said
+          WHERE said.conversation_id = message.conversation_id AND said.position < message.position
+          ORDER BY said.position) AS context,
+    ARRAY(SELECT jsonb_build_object(
+              'candidate_id', place.candidate_id, 'rank', place.rank, 'rating', place.rating, 'flags', place.flags,
+              'original', candidate.original, 'text', completion.text, 'finish_reason', completion.finish_reason,
+              'prompt_tokens', completion.prompt_tokens, 'completion_tokens', completion.completion_tokens,
+              'kind', completion.kind, 'model', completion.model, 'policy_id', request.policy_id,
+              'sampling', request.sampling, 'template_hash', request.template_hash)
+          FROM annotate_rankedcandidate place
+          JOIN annotate_candidate candidate ON candidate.id = place.candidate_id
+          JOIN annotate_completion completion ON completion.id = candidate.completion_id
+          JOIN annotate_generationrequest request ON request.id = completion.request_id
+          WHERE place.ranking_id = ranking.id ORDER BY place.candidate_id) AS judged
+FROM annotate_ranking ranking
+JOIN annotate_assignment assignment ON assignment.id = ranking.assignment_id
+JOIN annotate_comparison comparison ON comparison.id = ranking.comparison_id
+JOIN annotate_iteration iteration ON iteration.id = comparison.iteration_id
+JOIN annotate_message message ON message.id = comparison.message_id
+JOIN annotate_conversation conversation ON conversation.id = message.conversation_id
+LEFT JOIN annotate_prompt prompt ON prompt.id = conversation.prompt_id
+WHERE comparison.project_id = %s AND comparison.state = 'closed' AND ranking.current AND assignment.state = 'submitted'
+ORDER BY ranking.comparison_id, ranking.id
+"""
+
+
+def ranked_floor(project: Project, format: str) -> float:
     """Seconds for the same rows through a cursor of psycopg's own, each dumped and thrown away."""
-    rows = comparisons.whole_rows(comparisons.rankings(project=project, filters=filters.Comparisons()))
-    sql, given = rows.query.sql_with_params()
     start = time.perf_counter()
     with bare_cursor() as cursor:
-        cursor.execute(sql, given)
+        cursor.execute(RANKED, [project.pk])
         for row in cursor:
             if format == "ranked":
                 json.dumps(row, ensure_ascii=False)
@@ -124,40 +156,63 @@ def written_floor(project: Project, format: str) -> float:
     return time.perf_counter() - start
 
 
-def ours(what: str, project: Project, format: str) -> tuple[float, int]:
-    """Seconds of a whole export, and the most memory of the process while it ran, in megabytes."""
-    process, peak = psutil.Process(), 0
+EXPORT = """
+import re, sys, time, django
+django.setup()
+from pathlib import Path
+from annotate.datasets import filters, shards, snapshots
+from annotate.models import Project
+what, slug, format, kind = sys.argv[1:]
+project = Project.objects.get(slug=slug)
+start = time.perf_counter()
+files = shards.parse({"kind": kind})
+snapshots.export(what, project=project, format=format, filters=filters.parse(what, {}), files=files)
+seconds = time.perf_counter() - start
+peak = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(seconds, int(peak) // 1024)
+"""
 
-    def watched(rows: Iterable[dict], total: int) -> Iterator[dict]:
-        nonlocal peak
-        for number, row in enumerate(rows):
-            if number % 5000 == 0:
-                peak = max(peak, process.memory_info().rss)
-            yield row
 
-    start = time.perf_counter()
-    wanted = filters.parse(what, {})
-    snapshots.export(snapshots.WHATS[what], project=project, format=format, filters=wanted, progress=watched)
-    return time.perf_counter() - start, peak // 2**20
+def ours(what: str, project: Project, format: str, kind: str) -> tuple[float, int]:
+    """Seconds of a whole export in a process of its own, and the most memory of it, in megabytes."""
+    # The servers' addresses are in the environment already.
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "annotate.settings"}
+    run = subprocess.run(
+        [sys.executable, "-c", EXPORT, what, project.slug, format, kind],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    seconds, megabytes = run.stdout.split()
+    return float(seconds), int(megabytes)
 
 
-def told(unit: str, count: int, what: str, format: str, project: Project, bare: float) -> None:
+def told(unit: str, count: int, what: str, format: str, project: Project, bare: float, kind: str = "jsonl") -> None:
     """Export and print what it took beside its floor."""
-    seconds, megabytes = ours(what, project, format)
+    seconds, megabytes = ours(what, project, format, kind)
     print(
-        f"export of {count:,} {unit} as {format}: {seconds:.1f} s, {count / seconds:,.0f} a second, "
-        f"{seconds / bare:.2f} times a cursor and json.dumps ({bare:.1f} s), {megabytes} MB at most"
+        f"export of {count:,} {unit} as {format} in {kind}: {seconds:.1f} s, {count / seconds:,.0f} a second, "
+        f"{seconds / bare:.2f} times a cursor and json.dumps ({bare:.1f} s), {megabytes} MB at most",
+        flush=True,
     )
 
 
 def main() -> None:
     """Print rankings and conversations a second and memory of each format beside its floor."""
-    project = ranked_project(RANKINGS)
-    for format in comparison_formats.FORMATS:
-        told("rankings", RANKINGS, "comparisons", format, project, floor(project, format))
-    project = factory.project()
-    bulk.pieces(project, PIECES)
-    bulk.analyze()
-    for format in demonstration_formats.FORMATS:
-        told("written conversations", PIECES, "demonstrations", format, project, written_floor(project, format))
-    assert Conversation.objects.filter(project=project, exported_at__isnull=False).count() == PIECES
+    for count in RANKINGS:
+        project = ranked_project(count)
+        for format in ("ranked", "preference"):
+            bare = ranked_floor(project, format)
+            for kind in ["jsonl", *(KINDS if format == "ranked" else ())]:
+                told("rankings", count, "comparisons", format, project, bare, kind)
+    for count in PIECES:
+        project = factory.project()
+        bulk.pieces(project, count)
+        bulk.analyze()
+        for format in ("messages", "prompt_completion"):
+            bare = written_floor(project, format)
+            for kind in ["jsonl", *(KINDS if format == "messages" else ())]:
+                told("written conversations", count, "demonstrations", format, project, bare, kind)
+        assert Conversation.objects.filter(project=project, exported_at__isnull=False).count() == count
+    assert not Export.objects.exclude(state=Export.State.DONE).exists()
