@@ -2,9 +2,10 @@
 
 from annotate import derive
 from annotate.datasets import comparison_rows, manifest, shapes
-from annotate.datasets.comparison_formats import FORMATS
+from annotate.datasets.comparison_formats import BESIDE, FORMATS
 from annotate.datasets.filters import INCLUDE
 from annotate.datasets.filters import Comparisons as Filters
+from annotate.datasets.splits import Splitter
 from annotate.datasets.tallies import Tally
 from annotate.datasets.what import What
 from annotate.models import Policy, Project
@@ -15,9 +16,9 @@ class Renderer:
 
     def __init__(self, project: Project):
         self.secret = project.secret
+        self.split_of = Splitter(project).of
         self.policies = dict(Policy.objects.values_list("id", "name"))
         self.pseudonyms: dict[int, str] = {}
-        self.last_family = self.last_split = ""
         self.last_sampling = self.sampling = None
 
     def ranked(self, row: dict) -> dict:
@@ -36,7 +37,7 @@ class Renderer:
             "source_id": row["source_id"],
             "trainer": self._pseudonym(row["trainer_id"]),
             "iteration": row["iteration"],
-            "split": self._split(row),
+            "split": self.split_of(row["family"], row["author_id"], row["family_author_id"]),
             "family": row["family"],
             "use_case": row["use_case"] or "",
             "comparison_state": row["comparison_state"],
@@ -48,12 +49,6 @@ class Renderer:
             "context": row["context"],
             "completions": completions,
         }
-
-    def _split(self, row: dict) -> str:
-        family = row["family"]
-        if family != self.last_family:
-            self.last_family, self.last_split = family, derive.split_of(self.secret, family)
-        return self.last_split
 
     def _completions(self, candidates: list[dict], places: dict[int, list], shown_at: dict[int, int]) -> list[dict]:
         return [
@@ -93,6 +88,10 @@ class Renderer:
         return self.pseudonyms[trainer_id]
 
 
+def _tally(project: Project, format: str, filters: Filters) -> Tally:
+    return Tally(format=format, consensus=filters.rankings == "consensus", pairs=filters.pairs)
+
+
 def _nothing(project: Project, filters: Filters) -> str:
     states = {"open": "of open comparisons", "surplus": "that came in too late"}
     more = [name for name in INCLUDE["comparisons"] if name not in filters.include]
@@ -104,6 +103,9 @@ def _nothing(project: Project, filters: Filters) -> str:
 def _no_lines(format: str, filters: Filters, tally: Tally) -> str:
     if not tally.rankings:
         return f"There is nothing to export: no ranking belongs to the split {filters.split}."
+    told = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in tally.left_out.items() if count)
+    if told:
+        return f"There is nothing to export: {format} can hold none of it. Left out: {told}."
     where = "the only ranking" if tally.rankings == 1 else f"each of the {tally.rankings:,} rankings"
     return f"There is nothing to export: {format} holds no ties, and in {where} all are tied."
 
@@ -112,14 +114,15 @@ COMPARISONS = What(
     name="comparisons",
     title="Comparisons",
     about="Ranks are dense, 0 is best, equal ranks are ties. "
-    "`group_id` is the comparison; all lines of one comparison stand together.",
+    "All lines of one comparison stand together; where there is a `group_id`, it is the comparison.",
     keys=comparison_rows.keys,
     rows=comparison_rows.rows,
     renderer=lambda project, filters: Renderer(project).ranked,
     formats=FORMATS,
-    tally=lambda project, format, filters: Tally(format=format),
+    tally=_tally,
     nothing=_nothing,
     no_lines=_no_lines,
     made_by=comparison_rows.made_by,
     says={"rank_order": manifest.RANK_ORDER},
+    beside=BESIDE,
 )

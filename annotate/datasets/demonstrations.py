@@ -12,6 +12,7 @@ from annotate.datasets import demonstration_rows, shapes
 from annotate.datasets.demonstration_formats import FORMATS, alternates
 from annotate.datasets.filters import INCLUDE, OF_STATE
 from annotate.datasets.filters import Demonstrations as Filters
+from annotate.datasets.splits import Splitter
 from annotate.datasets.tallies import WrittenTally
 from annotate.datasets.what import What
 from annotate.models import Iteration, Policy, Project
@@ -25,8 +26,9 @@ NOT_SUGGESTED = dict.fromkeys(
 class Renderer:
     """Makes whole lines of one project's rows; remembers the names of its policies, rounds and people."""
 
-    def __init__(self, project: Project):
-        self.project = project
+    def __init__(self, project: Project, source: str = "demonstrations"):
+        self.project, self.source = project, source
+        self.split_of = Splitter(project).of
         self.policies = dict(Policy.objects.values_list("id", "name"))
         rounds = Iteration.objects.filter(project=project).values_list("id", "number", "guidelines__number")
         self.rounds = {pk: (number, guidelines) for pk, number, guidelines in rounds}
@@ -37,15 +39,15 @@ class Renderer:
         """The line of a row of `demonstration_rows.rows` in the format `messages`."""
         said = row["said"]
         messages = [{"role": message[0], "content": message[1]} for message in said]
-        iteration, guidelines = self.rounds[row["iteration_id"]]
+        iteration, guidelines = self.rounds.get(row["iteration_id"], (None, None))
         review_id, reviewer_id = row["review"] or (None, None)
         return {
             "messages": messages,
             "turns": [self._turn(message, row["completions"]) for message in said],
-            "source": "demonstrations",
-            "source_id": "",
-            "source_split": "",
-            "kind": "write",
+            "source": self.source,
+            "source_id": row["source_id"],
+            "source_split": row["source_split"] or "",
+            "kind": row["kind"],
             "conversation_id": row["id"],
             "project": self.project.slug,
             "iteration": iteration,
@@ -60,7 +62,7 @@ class Renderer:
             "prompt_id": row["prompt_id"],
             "use_case": row["use_case"] or "",
             "family": row["family"],
-            "split": derive.split_of(self.project.secret, row["family"]),
+            "split": self.split_of(row["family"], row["trainer_id"], row["family_author_id"]),
             "finished_at": row["finished_at"].astimezone(UTC).isoformat(),
         }
 
@@ -95,7 +97,9 @@ class Renderer:
             self.samplings[text] = {name: sampling.get(name) for name in shapes.SAMPLING}
         return self.samplings[text]
 
-    def _pseudonym(self, user_id: int) -> str:
+    def _pseudonym(self, user_id: int | None) -> str | None:
+        if user_id is None:
+            return None
         if user_id not in self.pseudonyms:
             self.pseudonyms[user_id] = derive.pseudonym(self.project.secret, user_id)
         return self.pseudonyms[user_id]

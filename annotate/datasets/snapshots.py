@@ -23,7 +23,7 @@ from annotate.datasets.checkpoint import State
 from annotate.datasets.columns import Column
 from annotate.datasets.comparisons import COMPARISONS
 from annotate.datasets.demonstrations import DEMONSTRATIONS
-from annotate.datasets.filters import Filters, parse
+from annotate.datasets.filters import Filters, check, parse
 from annotate.datasets.shards import Files
 from annotate.datasets.stored import keys_of, opened
 from annotate.datasets.what import What
@@ -146,9 +146,7 @@ def _ask(
     background: bool,
 ) -> Export:
     """The record of an export that waits to be written."""
-    if format not in what.formats:
-        raise Invalid(f"There is no format {format} of {what.name}. Formats: {', '.join(what.formats)}.")
-    shards.parse(files.as_json())
+    check(what=what.name, format=format, filters=filters, kind=shards.parse(files.as_json()).kind)
     # It could not be told from what is read back where a worker begins.
     if any(parent.project_id != project.pk for parent in parents):
         raise Invalid("An export has parents of its own project only.")
@@ -254,7 +252,7 @@ class _Running:
         self.project, self.what = asked.project, named(asked.what)
         self.filters = parse(asked.what, asked.filters)
         self.files = shards.of(asked.files)
-        self.shape = shapes.SHAPES[asked.format]
+        self.shape = shapes.of(asked.format, getattr(self.filters, "margin", None))
         self.final = folder / "files"
 
     def tell(self, step: str, done: int, total: int | None = None) -> None:
@@ -411,6 +409,8 @@ class _Running:
                 rows=made["counts"]["rows"],
                 location=location,
             )
+        # Read back from the database its fields would stand in another order.
+        asked.manifest = made
 
 
 def _only(pairs: Iterable[tuple[int, int]], wanted: Iterator[int]) -> Iterator[tuple[int, int]]:

@@ -1,11 +1,12 @@
 """Writes the lines of an export into its working folder, group by group, so that it can stop and go on anywhere."""
 
+import gc
 import hashlib
 import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, groupby, islice
 from pathlib import Path
 
@@ -22,8 +23,14 @@ from annotate.models import Project
 KEYS, KEPT, FAMILIES = "keys", "kept", "families"
 """The columns in the folder: pairs of group and key as they were found, those that came into it, and its families."""
 
-CHUNK = 500
-"""Keys whose lines are made at once: the memory that an export takes, whatever its length."""
+CHUNK = 1000
+"""The most keys whose lines are made at once."""
+
+FIRST_CHUNK = 100
+"""Keys with which it begins, while it is not known how long the lines are."""
+
+CHUNK_BYTES = 8 * 2**20
+"""About so many bytes of lines are made at once: the memory that an export takes, whatever its length."""
 
 KEEP_SECONDS = 5
 """How often it is kept how far it is: what is written again at most after a crash."""
@@ -61,10 +68,11 @@ class Writing:
         self.what, self.project, self.filters, self.folder, self.state = what, project, filters, folder, state
         self.make = what.formats[format]
         self.render = what.renderer(project, filters)
-        self.files, self.shape = files, shapes.SHAPES[format]
+        self.files, self.shape = files, shapes.of(format, getattr(filters, "margin", None))
         self.kept, self.families = Column(folder / KEPT), Column(folder / FAMILIES)
         self.kept.cut(2 * state.kept)
         self.families.cut(state.families)
+        self.chunk, self.made = min(FIRST_CHUNK, CHUNK), 0
         self.last_family: tuple[str, str] | None = None
         self.splits: dict[str, Split] = {}
         for name, written in state.splits.items():
@@ -85,7 +93,8 @@ class Writing:
         """
         with ExitStack() as stack:
             stack.callback(lambda: [split.close() for split in self.splits.values()])
-            for chunk in _chunks(Column(self.folder / KEYS), self.state.done):
+            stack.enter_context(_no_collector())
+            for chunk in _chunks(Column(self.folder / KEYS), self.state.done, lambda: self.chunk):
                 tell(self.state.done)
                 self._chunk(chunk)
                 self._keep(due=False)
@@ -104,6 +113,7 @@ class Writing:
         return self.splits
 
     def _chunk(self, chunk: list[tuple[int, int]]) -> None:
+        self.made = 0
         group_of = {key: group for group, key in chunk}
         with closing(self.what.rows([key for _, key in chunk])) as rows:
             for group, found in groupby(rows, key=lambda row: group_of[row["id"]]):
@@ -116,6 +126,9 @@ class Writing:
                     self.state.kept += len(keys)
                     self.kept.append(chain.from_iterable((group, key) for key in keys))
         self.state.done += len(chunk)
+        # Where lines are long, fewer at a time.
+        if self.made:
+            self.chunk = max(1, min(CHUNK, CHUNK_BYTES * len(chunk) // self.made))
 
     def _more(self, tell: Tell) -> None:
         groups = self.what.more(self.project, self.filters, self.state.own)
@@ -145,7 +158,9 @@ class Writing:
         if not made:
             return False
         split = self.splits.get(name) or self._split(name)
-        split.write(b"".join([orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in made]), len(made))
+        encoded = b"".join([orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in made])
+        self.made += len(encoded)
+        split.write(encoded, len(made))
         for line in lines:
             family = (line["family"], name)
             if family != self.last_family:
@@ -164,6 +179,7 @@ class Writing:
         self.kept.flush()
         self.families.flush()
         checkpoint.keep(self.folder, self.state)
+        gc.collect()
         for split in self.splits.values():
             split.forget_spent()
         self.full, self.kept_at = full, time.monotonic()
@@ -172,12 +188,24 @@ class Writing:
         return sum(len(split.written.full) for split in self.splits.values())
 
 
-def _chunks(keys: Column, begin: int) -> Iterator[list[tuple[int, int]]]:
-    """The pairs from one on, about CHUNK at a time; never a part of a group."""
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the collector of cycles: it would go through each chunk of rows many times, and there are none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _chunks(keys: Column, begin: int, size: Callable[[], int]) -> Iterator[list[tuple[int, int]]]:
+    """The pairs from one on, about `size` at a time; never a part of a group."""
     chunk: list[tuple[int, int]] = []
     for numbers in keys.parts(2 * begin):
         for pair in zip(numbers[::2], numbers[1::2], strict=True):
-            if len(chunk) >= CHUNK and pair[0] != chunk[-1][0]:
+            if len(chunk) >= size() and pair[0] != chunk[-1][0]:
                 yield chunk
                 chunk = []
             chunk.append(pair)

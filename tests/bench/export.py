@@ -1,7 +1,7 @@
 """Exports, each beside a server-side cursor and `json.dumps` of the same rows.
 
 BENCH_RANKINGS says of how many rankings, each with five strict pairs; BENCH_PIECES of how many written conversations,
-each of four turns, with one suggestion edited and one passed. Both may name several numbers. BENCH_FILES names the kinds
+each of four turns, one of them edited from two suggestions. Both may name several numbers. BENCH_FILES names the kinds
 of files beside JSONL in which the first format of each is written too. An export runs in a process of its own, so that
 its memory is its own.
 """
