@@ -228,6 +228,15 @@ def test_pieces_of_one_batch(project, file, monkeypatch):
     assert (Conversation.objects.count(), Message.objects.count()) == (3, 11)
 
 
+def test_answers_are_drawn_among_what_came_in(project, file):
+    bring(file(EGGS, tree(node("b1", "Ten minutes.", rank=0), name="t2")))
+    call_command("sample_comparisons", "--project", "demo", "--count", "10", stdout=StringIO())
+    drawn = Comparison.objects.filter(iteration__isnull=False)
+    # a1 has a comparison, which came with it.
+    assert sorted(drawn.values_list("message__source_id", flat=True)) == ["a2", "a3", "b1"]
+    assert set(drawn.values_list("state", flat=True)) == {"sampling"}
+
+
 # --- Once ------------------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +368,7 @@ def test_bad_lines_are_looked_for_up_to_twenty(project, file):
     message = refused(file(chat("Hi", "Hello"), *["{"] * 30))
     assert "20 bad lines (line 2: " in message
     assert "line 21: " in message
+    assert "; it was read no further. With --on-error skip" in message
     assert "line 22: " not in message
 
 
@@ -378,6 +388,9 @@ def test_bad_prompts(project, file):
     assert not Import.objects.exists()
     assert "bad lines left out: 2" in bring(path, "--on-error", "skip")
     assert Prompt.objects.count() == 1
+    # A good one and a bad one in one line: not all of it is bad.
+    several = {"instruction": "Sort.", "instances": [{"input": "b a"}, {"input": 3}]}
+    assert "prompts added: 1" in bring(file(several), "--format", "prompts", "--on-error", "skip")
 
 
 def test_a_file_that_is_cut_off(project, tmp_path, small_batches):

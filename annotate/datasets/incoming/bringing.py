@@ -165,8 +165,9 @@ def _taken(run: jobs.Run, rows: Rows, progress: Progress) -> Report:
             bring_rows = _bring_prompts if report.format == PROMPTS else _bring_conversations
             bring_rows(job, rows, how, report, progress)
             if report.refused and how.on_error == "stop":
-                raise Invalid(f"Nothing was imported: {report.told_refused()}. With --on-error skip the rest comes in.")
-            if report.refused == report.lines:
+                told = report.told_refused() + ("; it was read no further" if report.refused == SHOWN else "")
+                raise Invalid(f"Nothing was imported: {told}. With --on-error skip the rest comes in.")
+            if not report.found:
                 told = f": {report.told_refused(SHOWN)}" if report.refused else ""
                 raise Invalid(f"{rows.name} holds nothing that can be imported{told}.")
             report.taken = True
@@ -198,9 +199,10 @@ def _bring_conversations(job: Import, rows: Rows, how: How, report: Report, prog
             report.mends.update(found.mended)
         except Bad as bad:
             report.refuse(line, str(bad))
-            if how.on_error == "stop" and report.refused == SHOWN:
+            copying.only_checks = how.on_error == "stop"
+            if copying.only_checks and report.refused == SHOWN:
                 return
-    copying.flush()
+    copying.finish()
 
 
 def _bring_prompts(job: Import, rows: Rows, how: How, report: Report, progress: Progress) -> None:

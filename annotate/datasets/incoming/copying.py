@@ -50,8 +50,8 @@ COLUMNS = {
 SEQUENCES = "SELECT name, pg_get_serial_sequence(name, 'id') FROM unnest(%s::text[]) name"
 
 # The planner knows nothing of the rows of this transaction. Left to itself it takes any index that begins with the
-# project and reads all of a project for each row that is wanted. So the looks below ask for rows in the order of the one
-# index that is right, between equal bounds as an equality would do away with the order, and sorting is forbidden.
+# project, and reads all of a project for each row that is wanted. So the looks below ask for rows in the order of the
+# one index that is right, between equal bounds as an equality would do away with the order, and sorting is forbidden.
 BY_INDEX = "SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
 
 BY_DIGEST = """
@@ -136,9 +136,13 @@ class Copying:
         self._said: list[_Said] = []
         self._ranked: list[_Ranked] = []
         self._messages = self._bytes = 0
-        with connection.cursor() as cursor:
-            cursor.execute(BY_INDEX)
         self._sequences = dict(_rows(SEQUENCES, [list(COLUMNS)]))
+        self.only_checks = False
+        """Whether items are only looked at, and nothing is written any more."""
+        with connection.cursor() as cursor:
+            # Checked by the statement, as the rows that they refer to are there first. Put off to the end, millions of
+            # checks would fill the server's memory and make the commit long.
+            cursor.execute(f"SET CONSTRAINTS ALL IMMEDIATE; {BY_INDEX}")
 
     def add(self, item: Item) -> None:
         """Take what came of one line. Raises Bad, and takes nothing of it, where the database cannot hold it."""
@@ -154,10 +158,17 @@ class Copying:
         if self._messages >= MESSAGES or self._bytes >= BYTES:
             self.flush()
 
+    def finish(self) -> None:
+        """Write what still waits, and leave the transaction as it was."""
+        self.flush()
+        with connection.cursor() as cursor:
+            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+
     def flush(self) -> None:
         """Write what waits."""
-        self._write_conversations(self._new_conversations())
-        self._write_rankings(self._new_rankings())
+        if not self.only_checks:
+            self._write_conversations(self._new_conversations())
+            self._write_rankings(self._new_rankings())
         self._said, self._ranked, self._messages, self._bytes = [], [], 0, 0
 
     # --- Lines -------------------------------------------------------------------------------------------------------

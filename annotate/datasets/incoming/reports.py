@@ -40,6 +40,12 @@ class Report:
     refused_lines: list[tuple[int, str]] = field(default_factory=list)
     """The first LISTED of them with their reasons."""
 
+    @property
+    def found(self) -> int:
+        """Conversations or prompts that the file has, new or not."""
+        new = self.conversations + self.prompts
+        return new + self.there_already + self.twice + self.changed_since
+
     def refuse(self, line: int, reason: str) -> None:
         """Count a bad line."""
         self.refused += 1
