@@ -34,11 +34,31 @@ def named(text: str, *, project: Project | None = None) -> Export:
 
 
 def latest(project: Project) -> list[Export]:
-    """Of all exports that were asked for in the same way the newest that is done, the oldest first."""
+    """Of all exports that were asked for in the same way the newest that is done, the oldest first.
+
+    One from which another was made without a person's work is no longer among them: that one stands in its place.
+    """
     newest: dict[str, Export] = {}
-    for export in listed(project).filter(state=Export.State.DONE):
-        newest[repr((export.what, export.format, sorted(export.filters.items(), key=str), written_as(export)))] = export
-    return sorted(newest.values(), key=lambda export: export.pk)
+    replaced: set[int] = set()
+    for export in listed(project).filter(state=Export.State.DONE).prefetch_related("parents"):
+        newest[repr(_asked_for(export))] = export
+        replaced |= {parent.pk for parent in export.parents.all() if _leaves_out_more(export, parent)}
+    return sorted((one for one in newest.values() if one.pk not in replaced), key=lambda export: export.pk)
+
+
+def _asked_for(export: Export) -> tuple:
+    """What was asked for, in an order of its own."""
+    return export.what, export.format, sorted(export.filters.items(), key=str), written_as(export)
+
+
+def _leaves_out_more(export: Export, parent: Export) -> bool:
+    """Whether it is the same as its parent but for people who are left out."""
+
+    def people(one: Export) -> set[str]:
+        return set(one.filters.get("without", ()))
+
+    same = [{**one.filters, "without": [], "of": [one.what, one.format, written_as(one)]} for one in (export, parent)]
+    return same[0] == same[1] and people(export) > people(parent)
 
 
 def stop(export: Export) -> None:
