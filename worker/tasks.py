@@ -2,6 +2,7 @@
 
 from annotate import sweep
 from annotate.bell import app
+from annotate.datasets import checkpoint
 from worker.app import job_processes, process
 
 
@@ -23,3 +24,9 @@ def run_job(kind: str, job_id: int) -> None:
 def sweep_up() -> None:
     """Let leases run out, and ring for what waits."""
     sweep.run()
+    # Exports are written on disk, so that each machine looks after its own.
+    if next(checkpoint.folders(), None):
+        # It brings libraries of which a worker has no other use.
+        from annotate.datasets import snapshots
+
+        snapshots.remove_leftovers()

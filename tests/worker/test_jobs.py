@@ -1,18 +1,25 @@
 """Exports and imports as processes of a worker: begun, stopped, drained, killed, and gone on with by another."""
 
+import json
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 import psutil
 import pytest
+from django.core.files.base import ContentFile
+from django.db import connection, transaction
 from django.utils import timezone
 
-from annotate import jobs, sweep
+from annotate import bell, jobs, processes, streams, sweep
+from annotate.datasets import checkpoint, filters, snapshots
+from annotate.datasets.incoming import bringing
 from annotate.models import Import
 from tests import factory, site
 from tests.worker.watching import until
-from worker import job_processes
+from worker import job_processes, tasks
 from worker.job_processes import JobProcesses
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -211,3 +218,105 @@ def test_a_process_that_was_killed_again_and_again_ends_failed(look_after, proje
     sweep.run()
     assert state(job) == State.FAILED
     assert "begun 2 times" in job.reason
+
+
+# With a real worker --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker(tmp_path, settings):
+    """Starts a Celery worker on the test's database; what still runs ends with the test."""
+    settings.BOTHSIDES_HOME = tmp_path / "home"
+    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
+    settings.STORAGES = settings.STORAGES | {"default": default}
+    running = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        with (tmp_path / f"worker-{len(running)}.log").open("wb") as log:
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, *(arguments or processes.WORKER)],
+                    cwd=settings.BASE_DIR,
+                    env=site.environment(BOTHSIDES_HOME=str(settings.BOTHSIDES_HOME), WORKER_POLICIES="none"),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.wait(60)
+
+
+@pytest.fixture
+def asked(worker):
+    """An export that waits, and nothing has rung for."""
+    project = factory.project(overlap=1)
+    for text in ("Hello", "Bye"):
+        factory.ranking(factory.comparison_about(project, text))
+    return snapshots.prepare(
+        what="comparisons", project=project, format="ranked", filters=filters.parse("comparisons", {})
+    )
+
+
+@pytest.mark.slow
+def test_a_worker_writes_an_export_and_brings_in_an_import(worker, asked):
+    worker()
+    until(lambda: state(asked) == State.DONE, 60)
+    assert asked.rows == 2
+    assert len(snapshots.keys_of(asked)) == 2
+    said = {"messages": [{"role": "user", "content": "Are you there?"}, {"role": "assistant", "content": "I am."}]}
+    file = ContentFile(json.dumps(said).encode(), name="set.jsonl")
+    job = bringing.prepare(project=asked.project, file=file, how=bringing.How())
+    until(lambda: state(job) == State.DONE, 60)
+    assert job.report["conversations"] == 1
+
+
+@pytest.mark.slow
+def test_a_worker_without_the_queue_leaves_them_to_others(worker, asked):
+    worker(*[word.replace("bothsides,jobs", "bothsides") for word in processes.WORKER])
+    until(streams.heartbeats, 60)
+    bell.ring_for_job_now("export", asked.pk)
+    time.sleep(2)
+    assert state(asked) == State.WAITING
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_takes_its_child_along_and_another_goes_on(worker, asked):
+    first = worker()
+    holding = threading.Event()
+
+    def hold_the_families():
+        # The export waits where it looks for families to join, as long as this lock is held.
+        with transaction.atomic():
+            connection.cursor().execute("LOCK TABLE annotate_conversation IN ACCESS EXCLUSIVE MODE")
+            holding.wait(60)
+        connection.close()
+
+    blocker = threading.Thread(target=hold_the_families)
+    blocker.start()
+    try:
+        until(lambda: state(asked) == State.RUNNING, 60)
+        (child,) = [one for one in psutil.Process(first.pid).children(recursive=True) if "--go-on" in one.cmdline()]
+        first.kill()
+        first.wait()
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    finally:
+        holding.set()
+        blocker.join()
+    until(lambda: state(asked) == State.WAITING)
+    assert asked.attempt == 0
+    worker()
+    bell.ring_for_job_now("export", asked.pk)
+    until(lambda: state(asked) == State.DONE, 60)
+
+
+@pytest.mark.slow
+def test_the_sweep_of_a_worker_removes_working_folders_that_nobody_needs(worker, asked):
+    folder = checkpoint.folder_of(987_654)
+    folder.mkdir(parents=True)
+    tasks.sweep_up()
+    assert not folder.exists()
