@@ -219,7 +219,8 @@ class TestFiles:
         assert problems(folder) == [
             f"{file.name}: has another sha256 than in the manifest: it was changed",
             "manifest.json: counts.rows is 17, the files have 16",
-            f"manifest.json: {split}: rows by counts: 17, by files: 17, in the file: 16",
+            f"manifest.json: {file.name}: rows: 17, in the file: 16",
+            f"manifest.json: {split}: rows by counts: 17, in its files: 16",
         ]
 
     def test_another_direction_or_digest_in_the_manifest(self, export):
