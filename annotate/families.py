@@ -96,8 +96,8 @@ def stay(*, project: Project, text: str, family: str, author: User | None = None
     Where the words are of another family whose split is another one, the work goes with neither: it is held out.
     """
     (found,) = join(project=project, texts=[text], nearest=family, author=author)
-    begun_by = _begun_by(project, [found, family])
-    if split(project, found, begun_by.get(found)) == split(project, family, begun_by.get(family)):
+    authors = begun_by(project, [found, family])
+    if split(project, found, authors.get(found)) == split(project, family, authors.get(family)):
         return found
     return derive.held_out(f"{found} {family}")
 
@@ -117,14 +117,10 @@ def _known(project: Project, members: list[str]) -> dict[str, str]:
     return dict(rows.values_list("member", "family"))
 
 
-def _begun_by(project: Project, families: Iterable[str]) -> dict[str, int]:
-    """Who began these families, where somebody did and it matters."""
+def begun_by(project: Project, families: Iterable[str]) -> dict[str, int]:
+    """The ids of those who began these families, as `split` wants them: where somebody did and it matters."""
     if project.split_by != SplitBy.AUTHOR:
         return {}
-    return _known_authors(project, families)
-
-
-def _known_authors(project: Project, families: Iterable[str]) -> dict[str, int]:
     rows = FamilyMember.objects.filter(project=project, member__in=list(families), author__isnull=False)
     return dict(rows.values_list("member", "author_id"))
 
@@ -149,7 +145,7 @@ def _decide(project: Project, new: dict[str, str], nearest: str, author: User | 
 def _find_families(project: Project, openings: list[Opening], nearest: str, author: User | None) -> None:
     """Give each opening its family, in their order: what comes later may join what came before."""
     found = _sharers(project, openings)
-    begun_by = _begun_by(project, {family for sharers in found.values() for family in sharers.stored})
+    authors = begun_by(project, {family for sharers in found.values() for family in sharers.stored})
     by_key: dict[int, list[Opening]] = defaultdict(list)
     for place, opening, stored in _with_stored(openings, found):
         sharers = found.pop(place, None) or Sharers()
@@ -158,9 +154,9 @@ def _find_families(project: Project, openings: list[Opening], nearest: str, auth
                 sharers.new[other.family].append(other)
                 sharers.shared[other.family] += 1
         near = _near(opening, sharers, stored)
-        opening.family = _family(opening, near, nearest, lambda family: split(project, family, begun_by.get(family)))
+        opening.family = _family(opening, near, nearest, lambda family: split(project, family, authors.get(family)))
         if author is not None and opening.family == opening.member and project.split_by == SplitBy.AUTHOR:
-            begun_by[opening.member] = author.pk
+            authors[opening.member] = author.pk
         for key in opening.near:
             if len(by_key[key]) < SHARERS:
                 by_key[key].append(opening)

@@ -127,7 +127,7 @@ def _conversation(line: dict) -> Iterator[str]:
     elif line["review_state"] in ("approved", "returned") and line["review_id"] is None:
         yield f"is {line['review_state']} without a review_id"
     for name in ("revises", "forked_from"):
-        if line[name] == line["conversation_id"]:
+        if line[name] is not None and line[name] == line["conversation_id"]:
             yield f"{name} is the conversation itself"
     try:
         in_utc = datetime.fromisoformat(line["finished_at"] or "").utcoffset() == timedelta(0)

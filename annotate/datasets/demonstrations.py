@@ -8,7 +8,7 @@ from django.db import connection
 from django.utils import timezone
 
 from annotate import derive
-from annotate.datasets import demonstration_rows, shapes
+from annotate.datasets import demonstration_rows, mixing, shapes
 from annotate.datasets.demonstration_formats import FORMATS, alternates
 from annotate.datasets.filters import INCLUDE, OF_STATE
 from annotate.datasets.filters import Demonstrations as Filters
@@ -159,5 +159,7 @@ DEMONSTRATIONS = What(
     nothing=_nothing,
     no_lines=_no_lines,
     made_by=demonstration_rows.made_by,
+    more=mixing.drawn,
+    parents=mixing.parents,
     mark=_mark,
 )

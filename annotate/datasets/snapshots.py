@@ -24,6 +24,7 @@ from annotate.datasets.columns import Column
 from annotate.datasets.comparisons import COMPARISONS
 from annotate.datasets.demonstrations import DEMONSTRATIONS
 from annotate.datasets.filters import Filters, check, parse
+from annotate.datasets.personal_data import Scan
 from annotate.datasets.shards import Files
 from annotate.datasets.stored import keys_of, opened
 from annotate.datasets.what import What
@@ -300,7 +301,9 @@ class _Running:
         if not keys:
             raise Invalid(self.what.nothing(self.project, self.filters))
         tally = self.what.tally(self.project, self.asked.format, self.filters)
-        state = State(code=code, keys=keys, tally=tally)
+        personal = self.filters.personal
+        scan = None if personal == "ignore" else Scan(redact=personal == "redact")
+        state = State(code=code, keys=keys, tally=tally, scan=scan)
         checkpoint.keep(self.folder, state)
         return self._writing(state)
 
