@@ -31,7 +31,8 @@ SELECT id FROM theirs
 """
 
 
-def _theirs(project: Project, people: list[int]) -> set[int]:
+def theirs(project: Project, people: list[int]) -> set[int]:
+    """The conversations that these people wrote or, as reviewers, edited, and all that was made from them."""
     with connection.cursor() as cursor:
         cursor.execute(THEIRS, {"project": project.pk, "people": people})
         return {pk for (pk,) in cursor.fetchall()}
@@ -46,7 +47,7 @@ def _written(project: Project, filters: Filters) -> QuerySet[Conversation]:
         found = found.filter(finished_at__gte=filters.since)
     if filters.without:
         people = persons.named(project=project, pseudonyms=filters.without)
-        found = found.exclude(pk__in=_theirs(project, people))
+        found = found.exclude(pk__in=theirs(project, people))
     return found
 
 
@@ -167,4 +168,4 @@ def _reviews(cursor, ids: list[int]) -> dict[int, tuple[int, int]]:
 
 def made_by(project: Project, keys: array, user_id: int) -> set[int]:
     """The conversations among these that this person wrote or, as reviewer, edited, and those made from them."""
-    return _theirs(project, [user_id]).intersection(keys)
+    return theirs(project, [user_id]).intersection(keys)

@@ -149,6 +149,8 @@ def parse(what: str, given: dict) -> Filters:
             owners = " and ".join(owner for owner, made in OF.items() if name in {one.name for one in fields(made)})
             raise Invalid(f"{name} is for {owners}; {what} do not have it.")
     made = OF[what](**values)
+    if isinstance(made, Prompts) and made.iteration is not None:
+        raise Invalid("iteration is for comparisons and demonstrations and conversations; prompts are of no round.")
     if isinstance(made, Demonstrations) and made.review_states is not None:
         both = sorted(made.include.intersection(OF_STATE.values()))
         if both:

@@ -115,21 +115,21 @@ def card(*, title: str, about: str, format: str, shape: dict, splits: dict[str, 
     """The dataset card: with it `datasets.load_dataset(FOLDER)` finds the splits and knows every type.
 
     `splits` are the names of the files by split. Without the types a column that is null or empty in all of one split
-    would have another type there.
+    would have another type there. What is no table is not loaded so, and has no types.
     """
+    table = shapes.is_table(shape)
     files = [{"split": split, "path": _pattern(split, names)} for split, names in splits.items()]
-    head = {
-        "configs": [{"config_name": "default", "data_files": files}],
-        "dataset_info": {"features": shapes.features(shape)},
-    }
+    head = {"configs": [{"config_name": "default", "data_files": files}]}
+    if table:
+        head["dataset_info"] = {"features": shapes.features(shape)}
     # JSON is YAML too.
     yaml = "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items())
+    how = '\n```python\nfrom datasets import load_dataset\n\ndataset = load_dataset("path/to/this/folder")\n```\n'
     return (
         f"---\n{yaml}\n---\n\n# {title}\n\n"
         f"Format `{format}`: one JSON object a line, or one row in Parquet; its schema is in `{SCHEMA}`. {about}\n"
-        f"Counts, filters and digests are in `{MANIFEST}`.\n\n"
-        '```python\nfrom datasets import load_dataset\n\ndataset = load_dataset("path/to/this/folder")\n```\n'
-    ).encode()
+        f"Counts, filters and digests are in `{MANIFEST}`.\n"
+    ).encode() + (how.encode() if table else b"")
 
 
 def _pattern(split: str, names: list[str]) -> str:

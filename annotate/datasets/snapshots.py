@@ -22,9 +22,11 @@ from annotate.datasets import checkpoint, columns, copies, manifest, schemas, sh
 from annotate.datasets.checkpoint import State
 from annotate.datasets.columns import Column
 from annotate.datasets.comparisons import COMPARISONS
+from annotate.datasets.conversations import CONVERSATIONS
 from annotate.datasets.demonstrations import DEMONSTRATIONS
 from annotate.datasets.filters import Filters, check, parse
 from annotate.datasets.personal_data import Scan
+from annotate.datasets.prompts import PROMPTS
 from annotate.datasets.shards import Files
 from annotate.datasets.stored import keys_of, opened
 from annotate.datasets.what import What
@@ -33,7 +35,7 @@ from annotate.models import Export, Iteration, Project, User
 
 __all__ = ["WHATS", "export", "go_on", "keys_of", "opened", "prepare", "remove_leftovers"]
 
-WHATS = {what.name: what for what in (COMPARISONS, DEMONSTRATIONS)}
+WHATS = {what.name: what for what in (COMPARISONS, DEMONSTRATIONS, CONVERSATIONS, PROMPTS)}
 """All that can be exported, by name."""
 
 Progress = Callable[[str, int, int | None], None]
@@ -250,7 +252,7 @@ class _Running:
 
     def __init__(self, asked: Export, folder: Path, run: jobs.Run, progress: Progress):
         self.asked, self.folder, self.run, self.progress = asked, folder, run, progress
-        self.project, self.what = asked.project, named(asked.what)
+        self.project, self.what = asked.project, named(asked.what).of(asked.format)
         self.filters = parse(asked.what, asked.filters)
         self.files = shards.of(asked.files)
         self.shape = shapes.of(asked.format, getattr(self.filters, "margin", None))

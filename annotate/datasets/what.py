@@ -47,6 +47,12 @@ class What:
     """Told the keys of what is in it, some at a time, in the transaction that registers the export."""
     says: dict = field(default_factory=dict)
     """What its manifest says beside the rest."""
+    instead: dict[str, "What"] = field(default_factory=dict)
+    """By format: what makes it in the place of this, where a format needs other keys and rows."""
+
+    def of(self, format: str) -> "What":
+        """What makes this format."""
+        return self.instead.get(format, self)
 
 
 __all__ = ["Filters", "What"]

@@ -1,0 +1,171 @@
+"""Conversations as OASST's trees of messages: those that begin alike share their beginning.
+
+An imported message keeps the name and the fields that it had in its tree, so that a file of trees that was brought in
+goes out as it was. All others are named under the project's secret, by what was said up to them.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+from annotate import derive
+from annotate.datasets import persons
+from annotate.datasets.demonstration_formats import alternates
+from annotate.datasets.filters import Conversations as Filters
+from annotate.datasets.splits import Splitter
+from annotate.models import Policy, Project
+from annotate.quality import consensus
+
+TURNS = 120
+"""The longest conversation: two levels of nesting a turn, and readers and writers of JSON take some 250."""
+
+ROLES = {"user": "prompter", "assistant": "assistant"}
+
+TAKES_TURNS_NOT, TOO_LONG, OTHER_SPLIT = "not_alternating", "too_long", "other_split"
+"""Why a conversation may be in no tree."""
+
+NAMED = "sha256:"
+"""How a message is called that had no name in its file."""
+
+
+class Renderer:
+    """Makes of a conversation what its tree needs of it."""
+
+    def __init__(self, project: Project, filters: Filters):
+        self.secret = project.secret
+        self.policies = dict(Policy.objects.values_list("id", "name"))
+        self.split_of = Splitter(project).of
+        self.without = set(persons.named(project=project, pseudonyms=filters.without)) if filters.without else set()
+
+    def line(self, row: dict) -> dict:
+        """The whole line of a row of `conversation_rows.tree_rows`: its messages as nodes without replies."""
+        said = [message for message in row["said"] if message["role"] != "system"]
+        left_out = None
+        if not said or not alternates(said):
+            left_out = TAKES_TURNS_NOT
+        elif len(said) > TURNS:
+            left_out = TOO_LONG
+        path = [] if left_out else self._path(said, row["trainer_id"])
+        place = {message["position"]: number for number, message in enumerate(said)}
+        ranked = [] if left_out else [self._ranked(one, path, place[one["position"]]) for one in row["ranked"]]
+        used = {message["policy_id"] for message in said}
+        used.update(one["policy_id"] for comparison in row["ranked"] for one in comparison["candidates"])
+        return {
+            "kind": row["kind"],
+            "iteration": row["iteration"],
+            "policies": sorted(self.policies[pk] for pk in used - {None}),
+            "left_out": left_out,
+            "split": self.split_of(row["family"], row["trainer_id"], row["family_author_id"]),
+            "family": row["family"],
+            "facts": row["facts"] if row["kind"] == "imported" else None,
+            "path": path,
+            "ranked": ranked,
+        }
+
+    def _path(self, said: list[dict], trainer_id: int | None) -> list[dict]:
+        """The messages as nodes, each named by what was said up to it."""
+        path: list[dict] = []
+        for message in said:
+            before = path[-1]["message_id"] if path else None
+            about = message["facts"] or {}
+            if trainer_id is not None:
+                about = self._ours(message, trainer_id)
+            role = ROLES[message["role"]]
+            path.append(self._node(message["text"], role, before, message["source_id"], about))
+        return path
+
+    def _ours(self, message: dict, trainer_id: int) -> dict:
+        """What is known of a message of a trainer's conversation."""
+        by_model = message["source"] in ("reply", "taken")
+        about = {"created_date": message["created_at"], "deleted": False, "synthetic": by_model}
+        if message["source"] != "reply":
+            about["user_id"] = str(_uuid(derive.keyed(self.secret, "trainer", trainer_id)))
+        if by_model:
+            about["model_name"] = self.policies[message["policy_id"]]
+        return about
+
+    def _node(self, text: str, role: str, before: str | None, source_id: str, about: dict) -> dict:
+        if not source_id or source_id.startswith(NAMED):
+            named = source_id or f"{before}:{role}:{derive.digest_of(text)}"
+            source_id = str(_uuid(derive.keyed(self.secret, "tree message", named)))
+        node = {"message_id": source_id}
+        if before is not None:
+            node["parent_id"] = before
+        return node | {"text": text, "role": role} | about
+
+    def _ranked(self, comparison: dict, path: list[dict], place: int) -> dict:
+        """The candidates of a comparison as nodes, and their ranks where somebody ranked them."""
+        before = path[place - 1]["message_id"] if place else None
+        nodes = {}
+        for one in comparison["candidates"]:
+            about = {}
+            if one["kind"] == "sampled":
+                about = {"created_date": one["created_at"], "deleted": False, "synthetic": True}
+                about["model_name"] = self.policies[one["policy_id"]]
+            elif one["model"]:
+                about = {"synthetic": True, "model_name": one["model"]}
+            nodes[one["id"]] = self._node(one["text"], path[place]["role"], before, one["source_id"], about)
+            if one["original"]:
+                nodes[one["id"]] = path[place]
+        given = [ranks for trainer_id, ranks in comparison["rankings"] or () if trainer_id not in self.without]
+        ranks = consensus.of_ranks(given) if given else {}
+        return {"parent_id": before, "nodes": list(nodes.values()), "ranks": [ranks.get(str(pk)) for pk in nodes]}
+
+
+def _uuid(digits: str) -> uuid.UUID:
+    """A name of the kind that is made from others (version 5), of a keyed hash."""
+    return uuid.UUID(hex=digits[:32], version=5)
+
+
+def oasst(lines: list[dict], filters: Filters) -> Iterator[dict]:
+    """The trees of conversations with one beginning; one, unless words of different beginnings have one digest."""
+    trees: dict[str, dict] = {}
+    nodes: dict[str, dict] = {}
+    split = lines[0]["split"]
+    for line in lines:
+        if line["left_out"] is None and line["split"] != split:
+            line["left_out"] = OTHER_SPLIT
+        if line["left_out"] is not None:
+            continue
+        for node in line["path"]:
+            _add(node, nodes)
+        first = line["path"][0]["message_id"]
+        trees.setdefault(first, _tree(first, nodes[first], line["facts"]))
+    for line in lines:
+        if line["left_out"] is None:
+            for ranked in line["ranked"]:
+                _rank(ranked, nodes)
+    yield from trees.values()
+
+
+def _add(node: dict, nodes: dict[str, dict]) -> None:
+    """Put a message into its tree, unless it is there."""
+    pk = node["message_id"]
+    if pk in nodes:
+        return
+    nodes[pk] = node | {"replies": []}
+    if "parent_id" in node:
+        nodes[node["parent_id"]]["replies"].append(nodes[pk])
+
+
+def _rank(ranked: dict, nodes: dict[str, dict]) -> None:
+    """Put the candidates of a comparison beside each other, with their ranks unless their neighbours have some."""
+    if ranked["parent_id"] is None:
+        return
+    parent = nodes[ranked["parent_id"]]
+    taken = any(reply.get("rank") is not None for reply in parent["replies"])
+    for node, rank in zip(ranked["nodes"], ranked["ranks"], strict=True):
+        _add(node, nodes)
+        if rank is not None and not taken:
+            nodes[node["message_id"]]["rank"] = rank
+
+
+def _tree(pk: str, prompt: dict, facts: dict | None) -> dict:
+    facts = facts or {}
+    if facts.get("message_tree_id") != pk:
+        return {"message_tree_id": pk, "tree_state": "ready_for_export", "prompt": prompt}
+    first = {name: facts[name] for name in ("message_tree_id", "tree_state") if name in facts}
+    return first | {"prompt": prompt} | {name: value for name, value in facts.items() if name not in first}
+
+
+FORMATS: dict[str, Callable[[list[dict], Filters], Iterator[dict]]] = {"oasst": oasst}
+"""The formats by name: what each makes of conversations with one beginning."""
