@@ -68,7 +68,7 @@ def parents(project: Project, filters: Demonstrations) -> list[dict]:
 def _drawn_of(
     source: "_File | _Export", project: Project, filters: Demonstrations, mix: Mix, own: int
 ) -> Iterator[dict]:
-    keys = array("Q", (_key(filters.mix_seed, source.name, place) for place, _ in enumerate(source.lines())))
+    keys = array("Q", (_key(filters.mix_seed, source.name, place) for place, _ in enumerate(source.talks())))
     wanted = round(mix.weight * own) if mix.count is None else mix.count
     if not keys or not wanted:
         return
@@ -100,9 +100,9 @@ def _kept(
     source: "_File | _Export", project: Project, filters: Demonstrations, keys: array, *, low: int, high: int
 ) -> Iterator[tuple[int, dict]]:
     """Of the conversations whose keys are in this range those that may be mixed in, with their families and splits."""
-    within = ((keys[place], line) for place, line in enumerate(source.lines()) if low < keys[place] <= high)
+    within = ((keys[place], talk) for place, talk in enumerate(source.talks()) if low < keys[place] <= high)
     while chunk := list(islice(within, CHUNK)):
-        lines = source.joined([line for _, line in chunk])
+        lines = source.joined([source.line(talk) for _, talk in chunk])
         ours = source.ours(lines, filters)
         for (key, _), line in zip(chunk, lines, strict=True):
             fits = line["split"] != shapes.HELD_OUT and filters.split in (None, line["split"])
@@ -154,8 +154,8 @@ class _File:
             raise Invalid(f"mix: {self.path} is no file, which can be read more than once.")
         return found.st_size, found.st_mtime_ns
 
-    def lines(self) -> Iterator[dict]:
-        """The whole lines of its conversations, without families and splits, in their order."""
+    def talks(self) -> Iterator[Talk]:
+        """Its conversations that can be mixed in, in their order."""
         if self._signature() != self.signature:
             raise Invalid(f"mix: {self.name} was changed while it was read. Try again.")
         with files.lines_of(self.path, name=self.name) as rows:
@@ -165,15 +165,15 @@ class _File:
             for number, found in formats.read(rows, format=form, options=formats.Options()):
                 if isinstance(found, formats.Bad):
                     raise Invalid(f"mix: {self.name} cannot be mixed in: line {number}: {found}.")
-                for talk in found.talks:
-                    if line := self._line(talk):
-                        yield line
+                yield from (talk for talk in found.talks if _answered([turn.role for turn in talk.turns]))
 
-    def _line(self, talk: Talk) -> dict | None:
-        messages = _answered([{"role": turn.role, "content": turn.text} for turn in talk.turns])
-        if messages and messages[0]["role"] != "system":
+    def line(self, talk: Talk) -> dict:
+        """The whole line of one, without its family and split."""
+        turns = talk.turns[: _answered([turn.role for turn in talk.turns])]
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        if messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.project.system_message})
-        return messages and LINE | {
+        return LINE | {
             "messages": messages,
             "turns": [TURN | {"position": position} for position in range(len(messages))],
             "source": self.name,
@@ -212,21 +212,20 @@ class _Export:
         self.export, self.project, self.name = export, project, f"{EXPORT}{export.digest[:12]}"
         self.own_project = export.project_id == project.pk
 
-    def lines(self) -> Iterator[dict]:
-        """Its whole lines, in the order of its files. Those of another project have no families and splits yet."""
+    def talks(self) -> Iterator[dict]:
+        """Its lines that can be mixed in, in the order of its files."""
         for name, described in sorted(self.export.manifest["files"].items()):
             if "rows" in described:
                 with stored.opened(self.export, name) as file, files.lines_of(file, name=name) as rows:
                     for number, row in rows:
                         if isinstance(row, formats.Bad):
                             raise Invalid(f"mix: {name} of export {self.export.pk}: line {number}: {row}.")
-                        if line := self._line(row):
-                            yield line
+                        if _answered([message["role"] for message in row["messages"]]):
+                            yield row
 
-    def _line(self, row: dict) -> dict | None:
-        messages = _answered(row["messages"])
-        if not messages:
-            return None
+    def line(self, row: dict) -> dict:
+        """The whole line of one. Those of another project have no family and split of this one yet."""
+        messages = row["messages"][: _answered([message["role"] for message in row["messages"]])]
         line = LINE | {name: row[name] for name in LINE if name in row}
         line |= {
             "messages": messages,
@@ -263,7 +262,7 @@ class _Export:
 
 def _count(source: _File | _Export) -> int:
     """How many conversations a set has that can be mixed in."""
-    return sum(1 for _ in source.lines())
+    return sum(1 for _ in source.talks())
 
 
 def _joined(project: Project, lines: list[dict]) -> list[dict]:
@@ -279,8 +278,8 @@ def _opening(line: dict) -> str:
     return next(message["content"] for message in line["messages"] if message["role"] == "user")
 
 
-def _answered(messages: list[dict]) -> list[dict]:
-    """The messages up to the last answer; none where nobody asked, or nobody answered."""
-    while messages and messages[-1]["role"] != "assistant":
-        messages = messages[:-1]
-    return messages if any(message["role"] == "user" for message in messages) else []
+def _answered(roles: list[str]) -> int:
+    """How many messages there are up to the last answer; 0 where nobody asked, or nobody answered."""
+    while roles and roles[-1] != "assistant":
+        roles.pop()
+    return len(roles) if "user" in roles else 0

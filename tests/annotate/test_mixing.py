@@ -274,11 +274,11 @@ def test_files_that_cannot_be_mixed_in(project, tmp_path, content, says):
 
 def test_a_file_that_changes_meanwhile(project, file):
     source = mixing._opened(filters.mix(f"{file}:5"), project)
-    assert len(list(source.lines())) == 100
+    assert len(list(source.talks())) == 100
     with file.open("a") as more:
         more.write(json.dumps(row(100)) + "\n")
     with pytest.raises(Invalid, match="was changed while it was read"):
-        list(source.lines())
+        list(source.talks())
 
 
 def test_exports_that_cannot_be_mixed_in(project, tmp_path):
