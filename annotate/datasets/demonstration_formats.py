@@ -15,10 +15,16 @@ def alternates(messages: list[dict]) -> bool:
     return all(role == ("user", "assistant")[number % 2] for number, role in enumerate(roles))
 
 
+def _sources(line: dict, filters: Demonstrations) -> frozenset[str] | None:
+    """The sources that turns of its assistant may have, None for any: nobody asks it of what is mixed in."""
+    return filters.sources if line["source"] == "demonstrations" else None
+
+
 def messages(lines: list[dict], filters: Demonstrations) -> Iterator[dict]:
     """The whole line, unless a turn of its assistant is of a source that is not wanted."""
     for line in lines:
-        if filters.sources is None or filters.sources.issuperset(
+        sources = _sources(line, filters)
+        if sources is None or sources.issuperset(
             turn["source"]
             for message, turn in zip(line["messages"], line["turns"], strict=True)
             if message["role"] == "assistant"
@@ -30,9 +36,9 @@ def prompt_completion(lines: list[dict], filters: Demonstrations) -> Iterator[di
     """Each turn of the assistant that is of a wanted source as TRL's prompt and completion, both lists of messages."""
     for line in lines:
         said = line["messages"]
-        rest = {name: line[name] for name in shapes.WRITTEN}
+        rest, sources = {name: line[name] for name in shapes.WRITTEN}, _sources(line, filters)
         for number, (message, turn) in enumerate(zip(said, line["turns"], strict=True)):
-            if message["role"] == "assistant" and (filters.sources is None or turn["source"] in filters.sources):
+            if message["role"] == "assistant" and (sources is None or turn["source"] in sources):
                 yield {
                     "prompt": said[:number],
                     "completion": [message],

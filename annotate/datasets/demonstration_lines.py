@@ -64,7 +64,8 @@ class WrittenLines(said.Lines):
         for message, turn in answered:
             name = f"turn {turn['position']}"
             yield from (f"{name} {problem}" for problem in _turn(message["content"], turn))
-            if message["role"] == "assistant" and self.sources is not None and turn["source"] not in self.sources:
+            sources = self.sources if line["source"] == "demonstrations" else None
+            if message["role"] == "assistant" and sources is not None and turn["source"] not in sources:
                 yield f"{name} is {turn['source']}, which was not wanted"
         self.tally.count(line)
 
