@@ -2,6 +2,7 @@
 
 from django import forms
 from django.contrib.admin.widgets import (
+    AdminBigIntegerFieldWidget,
     AdminDateWidget,
     AdminIntegerFieldWidget,
     AdminTextareaWidget,
@@ -64,7 +65,7 @@ class NewExportForm(forms.ModelForm):
         initial=100_000,
         min_value=1,
         max_value=shards.MOST_ROWS,
-        widget=AdminIntegerFieldWidget,
+        widget=AdminBigIntegerFieldWidget,
         help_text="A split with more is written as several files; lines that belong together stay in one.",
     )
     iteration = forms.IntegerField(

@@ -30,15 +30,26 @@ class ExportAdmin(JobAdmin):
         js = (Script("annotate/new-export.js", type="module"),)
 
     form = NewExportForm
-    list_display = ("id", "project", "what", "format", "how_far", "rows", "splits", "short_digest", "created_at")
+    list_display = ("id", "how_far", "kind", "lines", "splits", "project", "short_digest", "created_at")
     list_filter = ("state", "what", "format", "project")
     list_select_related = ("project", "iteration")
     search_fields = ("=id", "digest__startswith")
     search_help_text = "Number of the export, or the beginning of its digest"
     ordering = ("-id",)
-    readonly_fields = ("how_far", "counts", "downloads", "made_from", "made_of_it", "filter_values", "written_as")
+    readonly_fields = (
+        "id",
+        "kind",
+        "lines",
+        "how_far",
+        "counts",
+        "downloads",
+        "made_from",
+        "made_of_it",
+        "filter_values",
+        "written_as",
+    )
     fieldsets = (
-        (None, {"fields": ("how_far", "reason", "project", "what", "format", "rows", "digest")}),
+        (None, {"fields": ("id", "how_far", "reason", "project", "kind", "lines", "digest")}),
         ("Files", {"fields": ("downloads",)}),
         ("What is in it", {"fields": ("counts", "made_from", "made_of_it")}),
         (
@@ -74,7 +85,7 @@ class ExportAdmin(JobAdmin):
         return Form
 
     def get_fieldsets(self, request, obj=None):
-        return FIELDSETS if obj is None else self.fieldsets
+        return FIELDSETS if obj is None else super().get_fieldsets(request, obj)
 
     def get_readonly_fields(self, request, obj=None):
         return () if obj is None else self.readonly_fields
@@ -97,13 +108,21 @@ class ExportAdmin(JobAdmin):
     def go_on(self, job: Job) -> None:
         exports.go_on(job)
 
+    @admin.display(description="what and format")
+    def kind(self, export: Export) -> str:
+        return f"{export.what}: {export.format}"
+
+    @admin.display(description="rows")
+    def lines(self, export: Export) -> str:
+        return f"{export.rows:,}" if export.state == Export.State.DONE else "–"
+
     def splits(self, export: Export) -> str:
         by_split = export.manifest.get("counts", {}).get("by_split", {})
         return ", ".join(f"{name} {split.get('rows', 0):,}" for name, split in by_split.items()) or "–"
 
     @admin.display(description="digest")
     def short_digest(self, export: Export) -> str:
-        return export.digest[:12] or "–"
+        return export.digest[:8] or "–"
 
     def counts(self, export: Export) -> SafeString:
         return as_lines(export.manifest.get("counts", {}))

@@ -16,15 +16,15 @@ SHOWN = 200
 class ImportAdmin(JobAdmin):
     """Each file that was brought in, and what came of its lines."""
 
-    list_display = ("id", "project", "source", "format", "how_far", "came_in", "bad_lines", "created_at", "ended_at")
+    list_display = ("id", "how_far", "source", "format", "came_in", "bad_lines", "project", "created_at")
     list_filter = ("state", "format", "project")
     list_select_related = ("project",)
     search_fields = ("=id", "source")
     search_help_text = "Number of the import, or a part of its source"
     ordering = ("-id",)
-    readonly_fields = ("how_far", "counts", "refused_lines", "option_values")
+    readonly_fields = ("id", "how_far", "counts", "refused_lines", "option_values")
     fieldsets = (
-        (None, {"fields": ("how_far", "reason", "project", "source", "format")}),
+        (None, {"fields": ("id", "how_far", "reason", "project", "source", "format")}),
         ("What came of it", {"fields": ("counts", "refused_lines")}),
         (
             "How it was asked for",

@@ -1,6 +1,6 @@
 """What the pages of exports and imports have in common: how far they are, and buttons to stop them and to go on."""
 
-import json
+from collections.abc import Iterator
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -8,13 +8,15 @@ from django.forms import Script
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from annotate import jobs
 from annotate.admin.reading import ReadOnly
 from annotate.errors import BothsidesError
 from annotate.models import Job
+
+DASH = format_html("{}", "–")
 
 
 def how_far(job: Job) -> SafeString | str:
@@ -25,7 +27,10 @@ def how_far(job: Job) -> SafeString | str:
     if job.state == Job.State.RUNNING:
         if share is not None:
             parts.append(
-                format_html('<progress max="100" value="{0}" aria-label="done">{0} %</progress>', int(share * 100))
+                format_html(
+                    '<progress max="100" value="{0}" aria-label="done">{0}\N{NO-BREAK SPACE}%</progress>',
+                    int(share * 100),
+                )
             )
         parts.append(format_html("<span>{}</span>", _amount(job, share)))
     inner = format_html("{}" * len(parts), *parts)
@@ -36,13 +41,36 @@ def how_far(job: Job) -> SafeString | str:
 
 
 def _amount(job: Job, share: float | None) -> str:
-    done = f"{share:.0%}".replace("%", " %") if share is not None else f"{job.done:,}" if job.done else ""
+    # Rounded down, as the bar is: what is not done never looks done.
+    done = f"{int(share * 100)}\N{NO-BREAK SPACE}%" if share is not None else f"{job.done:,}" if job.done else ""
     return ", ".join(part for part in (job.step, done) if part)
 
 
 def as_lines(value: dict) -> SafeString:
-    """A small JSON object, readable."""
-    return format_html("<pre>{}</pre>", json.dumps(value, ensure_ascii=False, indent=2) if value else "–")
+    """A small JSON object as a list of its values with their names."""
+    lines = list(_lines(value))
+    return (
+        format_html('<ul class="values">{}</ul>', format_html_join("", "<li><b>{}</b> {}</li>", lines))
+        if lines
+        else DASH
+    )
+
+
+def _lines(value: dict, before: str = "") -> Iterator[tuple[str, str]]:
+    for name, one in value.items():
+        told = f"{before}{name}".replace("_", " ")
+        if isinstance(one, dict) and any(isinstance(inner, dict) for inner in one.values()):
+            yield from _lines(one, f"{told}, ")
+        elif isinstance(one, dict):
+            yield told, ", ".join(f"{inner}: {_said(count)}".replace("_", " ") for inner, count in one.items()) or "–"
+        else:
+            yield told, _said(one)
+
+
+def _said(value) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 class JobAdmin(ReadOnly):
@@ -57,6 +85,12 @@ class JobAdmin(ReadOnly):
     @admin.display(description="state")
     def how_far(self, job: Job) -> SafeString | str:
         return how_far(job)
+
+    def get_fieldsets(self, request, obj=None):
+        """Without a reason where there is none."""
+        (title, first), *others = self.fieldsets
+        fields = [name for name in first["fields"] if name != "reason" or (obj and obj.reason)]
+        return [(title, first | {"fields": fields}), *others]
 
     def stop(self, job: Job) -> None:
         """Stop it. Raises Conflict."""

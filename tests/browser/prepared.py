@@ -49,3 +49,16 @@ def make(
     print(people.sign_in_link(person))
     if reviewer:
         print(people.sign_in_link(factory.person(project, role="reviewer", email=f"reviewer-{number}@example.org")))
+
+
+@transaction.atomic
+def ranked(*, number: int) -> None:
+    """A project with two rankings that count, of which an admin of the site can make a dataset."""
+    project = factory.project(
+        slug=f"own-{number}",
+        name=f"A test's own, {number}",
+        overlap=1,
+        served_by=Policy.objects.get(name=demo.POLICY),
+    )
+    for opening in ("Tell me of a lighthouse.", "Tell me of the sea."):
+        factory.ranking(factory.comparison_about(project, opening, None, *ALTERNATIVES, reply=REPLY))

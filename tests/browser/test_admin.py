@@ -1,5 +1,8 @@
 """The admin site and the API's docs under the site's own Content-Security-Policy, in a real browser."""
 
+import json
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import expect
 
@@ -57,6 +60,29 @@ def test_an_admin_makes_a_link_for_somebody(running, open_page, complaints) -> N
     other.get_by_role("button", name="Sign in").click()
     other.wait_for_url(f"{running.url}/")
     assert other.goto(f"{running.url}/admin/").status == 403
+
+
+def test_an_admin_asks_for_an_export_sees_it_done_and_downloads_it(running, open_page, complaints) -> None:
+    running.manage(
+        "shell", "--no-imports", "--command", "from tests.browser import prepared; prepared.ranked(number=900)"
+    )
+    page = open_page(running.link("Admin"), viewport={"width": 1200, "height": 900})
+    page.goto(f"{running.url}/admin/annotate/export/add/")
+    page.get_by_label("Project:").select_option("A test's own, 900")
+    # Only the filters of what is chosen are there.
+    expect(page.get_by_label("Rankings:")).to_be_visible()
+    page.get_by_label("What and format:").select_option("demonstrations: messages")
+    expect(page.get_by_label("Rankings:")).to_be_hidden()
+    expect(page.get_by_label("Mix seed:")).to_be_visible()
+    page.get_by_label("What and format:").select_option("comparisons: ranked")
+    page.get_by_role("button", name="Export", exact=True).click()
+    # A worker writes it, and the page hears of it by itself.
+    expect(page.locator(".how-far")).to_have_text("done", timeout=60_000)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="manifest.json").click()
+    assert json.loads(Path(download.value.path()).read_text())["counts"]["rankings"] == 2
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    assert complaints == []
 
 
 def test_the_docs_of_the_api_show_every_operation(running, open_page, complaints) -> None:
