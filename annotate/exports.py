@@ -29,8 +29,13 @@ def named(text: str, *, project: Project | None = None) -> Export:
         numbers = ", ".join(str(export.pk) for export in found[:5])
         raise Invalid(f"Several exports have a digest that begins with {text}: {numbers}. Name one by its number.")
     if not found:
-        raise NotFound(f"There is no export {text}. `manage.py exports` lists them.")
+        raise unknown(text)
     return found[0]
+
+
+def unknown(text: str) -> NotFound:
+    """What is said of an export that there is not, or that somebody may not know of."""
+    return NotFound(f"There is no export {text}. `manage.py exports` lists them.")
 
 
 def latest(project: Project) -> list[Export]:

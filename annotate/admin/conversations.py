@@ -88,9 +88,7 @@ class ConversationAdmin(ReadOnly):
     list_filter = ("kind", "state", "review_state", "project")
     list_select_related = ("project", "iteration", "trainer", "prompt")
     search_fields = ("=id", "trainer__email", "=source_id")
-    search_help_text = (
-        "Number of the conversation, e-mail address of its trainer, or its name in an imported file"
-    )
+    search_help_text = "Number of the conversation, e-mail address of its trainer, or its name in an imported file"
     ordering = ("-id",)
     inlines = (MessagesInline, ReviewsInline)
     exclude = ("revises", "forked_from")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from annotate import exports
 from annotate.datasets import filters, shards, snapshots
-from annotate.errors import Invalid, NotFound
+from annotate.errors import Invalid
 from annotate.models import Export, Project, User
 
 EXPORT = "export:"
@@ -56,4 +56,4 @@ def _check_mix(mix: filters.Mix, project: Project, may_read: Callable[[Project],
     name = mix.name.removeprefix(EXPORT)
     mixed = exports.named(name)
     if mixed.project_id != project.pk and not may_read(mixed.project):
-        raise NotFound(f"There is no export {name}.")
+        raise exports.unknown(name)

@@ -29,6 +29,14 @@ def project():
     return factory.project(slug="demo", overlap=1, counts_before_review=True)
 
 
+FORMATS = {
+    "comparisons": "ranked",
+    "demonstrations": "messages",
+    "conversations": "messages",
+    "prompts": "prompt_only",
+}
+
+
 def run(*arguments: str) -> str:
     said = StringIO()
     call_command("exports", *arguments, stdout=said)
@@ -47,7 +55,7 @@ def refused(*arguments: str) -> str:
 
 
 def exported(project, what: str = "comparisons", format: str | None = None, **given) -> Export:
-    format = format or {"comparisons": "ranked", "demonstrations": "messages"}[what]
+    format = format or FORMATS[what]
     return snapshots.export(what, project=project, format=format, filters=filters.parse(what, given))
 
 
@@ -188,6 +196,26 @@ def test_of_demonstrations_it_tells_newer_versions(project):
     assert reasons(found["went"]) == {"superseded by a newer version": [piece.pk]}
 
 
+def test_of_conversations_and_prompts_it_tells_the_same(project):
+    first = factory.finished_chat(project)
+    keep, drop = (Prompt.objects.create(project=project, text=text, digest=text, family=text * 64) for text in "ab")
+    a, prompts_a = exported(project, "conversations"), exported(project, "prompts")
+    later = factory.finished_piece(project)
+    Prompt.objects.filter(pk=drop.pk).update(active=False)
+    new = Prompt.objects.create(project=project, text="c", digest="c", family="c" * 64)
+    b, prompts_b = exported(project, "conversations"), exported(project, "prompts")
+    found = told("--diff", str(a.pk), str(b.pk))
+    assert (found["same"], reasons(found["came"])) == (1, {"new": [later.pk]})
+    found = told("--diff", str(prompts_a.pk), str(prompts_b.pk))
+    assert (found["same"], found["keys_of"]) == (1, "prompts")
+    assert reasons(found["came"]) == {"new": [new.pk]}
+    assert reasons(found["went"]) == {"made inactive": [drop.pk]}
+    assert keep.pk not in [one["key"] for one in found["went"]["keys"]]
+    (left,) = told("--without-trainer", first.trainer.email, "--of", str(b.pk))
+    assert list(snapshots.keys_of(Export.objects.get(pk=left["made"]))) == [later.pk]
+    assert "nothing in it is theirs" in run("--without-trainer", first.trainer.email, "--of", str(prompts_b.pk))
+
+
 def test_what_is_gone_from_the_record_is_told(project):
     ranked(project, "Stays")
     gone = ranked(project, "Gone")
@@ -306,6 +334,18 @@ def test_of_one_only_and_where_all_is_theirs(project):
     assert f"export {parent.pk} (comparisons ranked): all of it is theirs, so that no new one is made" in text
     assert f"export {other.pk}" not in text
     assert Export.objects.count() == 2
+
+
+def test_work_of_theirs_that_is_mixed_in_is_not_overlooked(project):
+    user = factory.trainer(project)
+    factory.finished_piece(project, user)
+    factory.finished_piece(project)
+    mixed = exported(project, "conversations")
+    factory.finished_piece(project)
+    parent = exported(project, "demonstrations", without=[derive.pseudonym(project.secret, user.pk)])
+    Export.objects.filter(pk=parent.pk).update(filters=parent.filters | {"mix": [f"export:{mixed.pk}:1"]})
+    text = refused("--without-trainer", user.email, "--of", str(parent.pk))
+    assert f"Export {mixed.pk}, which is mixed into export {parent.pk}, has work of this person." in text
 
 
 def test_who_is_not_known_is_refused(project):

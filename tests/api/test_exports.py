@@ -127,8 +127,14 @@ def test_what_is_malformed_is_422_with_its_fields(engineer, asked):
 def test_exports_of_other_projects_are_not_mixed_in(engineer, project):
     other = factory.project()
     theirs = Export.objects.create(project=other, what="demonstrations", format="messages")
-    asked = {"what": "demonstrations", "format": "messages", "filters": {"mix": [f"export:{theirs.pk}:5"]}}
-    assert engineer.post(LIST, asked).status_code == 404
+    refusals = []
+    for number in (theirs.pk, 999_999):
+        asked = {"what": "demonstrations", "format": "messages", "filters": {"mix": [f"export:{number}:5"]}}
+        response = engineer.post(LIST, asked)
+        assert response.status_code == 404
+        refusals.append(response.json()["detail"].replace(str(number), "N"))
+    # Nobody can tell by it which there are.
+    assert refusals[0] == refusals[1]
 
 
 def test_a_done_one_has_its_manifest_and_files(engineer, project):
