@@ -1,9 +1,11 @@
-"""What is exported is what Hugging Face's datasets load and TRL's RewardTrainer learns from, in the right direction."""
+"""Exported comparisons are what Hugging Face's datasets load and what TRL's trainers of preferences learn from, in the
+right direction."""
 
 import pytest
 
 from annotate import derive
 from annotate.datasets import comparison_formats, filters, snapshots
+from annotate.datasets.shards import Files
 from tests import factory, tiny
 
 datasets = pytest.importorskip("datasets")
@@ -34,18 +36,32 @@ def project():
     return made
 
 
-def exported(project, format: str, folder) -> "datasets.DatasetDict":
+def exported(project, format: str, folder, *, files: Files | None = None, **given) -> "datasets.DatasetDict":
     out = folder / format
-    snapshots.export("comparisons", project=project, format=format, filters=filters.Comparisons(), out=out)
+    wanted = filters.parse("comparisons", given)
+    snapshots.export("comparisons", project=project, format=format, filters=wanted, files=files, out=out)
     return datasets.load_dataset(str(out), cache_dir=str(folder / "cache"))
 
 
-@pytest.mark.parametrize("format", list(comparison_formats.FORMATS))
-def test_load_dataset_finds_the_splits(project, tmp_path, format):
-    loaded = exported(project, format, tmp_path)
+ROWS = {"ranked": 1, "nemo_rl": 1, "prompt_only": 1, "unpaired": 4}
+"""Rows that a format makes of a ranking here; of all others its five pairs."""
+
+
+KINDS = [(format, "jsonl") for format in comparison_formats.FORMATS]
+KINDS += [("ranked", "jsonl.zst"), ("ranked", "parquet"), ("hh", "parquet")]
+
+
+@pytest.mark.parametrize(("format", "kind"), KINDS)
+def test_load_dataset_finds_the_splits(project, tmp_path, format, kind):
+    loaded = exported(project, format, tmp_path, files=Files(kind=kind, shard_rows=4))
     rankings = {"train": 12, "validation": 2, "test": 1}
-    assert loaded.num_rows == {split: count * (1 if format == "ranked" else 5) for split, count in rankings.items()}
-    assert {split for split, rows in loaded.items() for split in rows["split"]} == set(rankings)
+    # Where all are bad no answer is a good one: train has the best and the worst, the others all four.
+    rows = {split: count * ROWS.get(format, 5) for split, count in rankings.items()}
+    if format == "unpaired":
+        rows["train"] = 12 * 3
+    assert loaded.num_rows == rows
+    if "split" in loaded["train"].column_names:
+        assert {split for split, rows in loaded.items() for split in rows["split"]} == set(rankings)
 
 
 def test_types_are_the_same_in_all_splits(project, tmp_path):
@@ -93,3 +109,60 @@ def test_reward_trainer_learns_what_trainers_prefer(project, tmp_path, format):
     assert losses[-1] < losses[0]
     # Of openings that it was not trained on.
     assert trainer.evaluate()["eval_accuracy"] == 1.0
+
+
+def test_the_margin_reaches_the_reward_model(project, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    loaded = exported(project, "preference_implicit", tmp_path, margin="rank")
+    folder = str(tiny.build(tmp_path / "model"))
+    trainer = trl.RewardTrainer(
+        model=AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        train_dataset=loaded["train"],
+        args=trl.RewardConfig(output_dir=str(tmp_path / "reward"), report_to="none", use_cpu=True, disable_tqdm=True),
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert set(batch["margin"].tolist()) <= {1.0, 2.0}
+    assert len(batch["margin"]) == len(batch["input_ids"]) // 2
+
+
+@pytest.mark.parametrize("format", ["preference", "preference_implicit", "hh"])
+def test_dpo_trainer_takes_it(project, tmp_path, format):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = exported(project, format, tmp_path, pairs="best_worst")
+    folder = str(tiny.build(tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    trainer = trl.DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        processing_class=tokenizer,
+        train_dataset=loaded["train"],
+        args=trl.DPOConfig(output_dir=str(tmp_path / "dpo"), report_to="none", use_cpu=True, disable_tqdm=True),
+    )
+    rows = trainer.train_dataset
+    assert {"prompt_ids", "chosen_ids", "rejected_ids"} <= set(rows.column_names)
+    assert len(rows) == 12 * 2
+    assert all(row["chosen_ids"] != row["rejected_ids"] for row in rows)
+
+
+def test_kto_trainer_takes_it(project, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = exported(project, "unpaired", tmp_path)
+    folder = str(tiny.build(tmp_path / "model"))
+    trainer = trl.KTOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        train_dataset=loaded["train"],
+        args=trl.KTOConfig(
+            output_dir=str(tmp_path / "kto"),
+            per_device_train_batch_size=2,
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+    )
+    rows = trainer.train_dataset
+    assert {"prompt_ids", "completion_ids", "label"} <= set(rows.column_names)
+    assert sorted(rows["label"]) == [False] * 24 + [True] * 12

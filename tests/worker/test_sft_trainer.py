@@ -1,9 +1,14 @@
 """Exported demonstrations are what Hugging Face's datasets load and what TRL's SFTTrainer learns from, as they are."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from annotate import derive
 from annotate.datasets import demonstration_formats, filters, snapshots
+from annotate.datasets.check import check
 from tests import factory, tiny
 
 datasets = pytest.importorskip("datasets")
@@ -12,6 +17,8 @@ trl = pytest.importorskip("trl")
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 FORMATS = list(demonstration_formats.FORMATS)
+
+DATA = os.environ.get("BOTHSIDES_TEST_DATA")
 
 
 @pytest.fixture
@@ -40,9 +47,10 @@ def project():
     return made
 
 
-def exported(project, format: str, folder) -> "datasets.DatasetDict":
+def exported(project, format: str, folder, **given) -> "datasets.DatasetDict":
     out = folder / format
-    snapshots.export("demonstrations", project=project, format=format, filters=filters.Demonstrations(), out=out)
+    wanted = filters.parse("demonstrations", given)
+    snapshots.export("demonstrations", project=project, format=format, filters=wanted, out=out)
     return datasets.load_dataset(str(out), cache_dir=str(folder / "cache"))
 
 
@@ -55,22 +63,21 @@ def test_types_are_the_same_in_all_splits(project, tmp_path):
     assert (written["hint"], written["sampling"], written["passed"]) == (None, None, [])
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_sft_trainer_learns_from_it(project, tmp_path, format):
+def trained(loaded, folder) -> "trl.SFTTrainer":
+    """A trainer of the tiny model on what was loaded, which has made no step yet."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    loaded = exported(project, format, tmp_path)
-    folder = str(tiny.build(tmp_path / "model"))
-    trainer = trl.SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(folder),
-        processing_class=AutoTokenizer.from_pretrained(folder),
+    model = str(tiny.build(folder / "model"))
+    return trl.SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model),
+        processing_class=AutoTokenizer.from_pretrained(model),
         train_dataset=loaded["train"],
         eval_dataset=loaded["validation"],
         args=trl.SFTConfig(
-            output_dir=str(tmp_path / "sft"),
+            output_dir=str(folder / "sft"),
             max_steps=2,
             per_device_train_batch_size=4,
             learning_rate=3e-3,
@@ -81,6 +88,11 @@ def test_sft_trainer_learns_from_it(project, tmp_path, format):
             use_cpu=True,
         ),
     )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_sft_trainer_learns_from_it(project, tmp_path, format):
+    trainer = trained(exported(project, format, tmp_path), tmp_path)
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.state.global_step == 2
@@ -89,3 +101,36 @@ def test_sft_trainer_learns_from_it(project, tmp_path, format):
     learnt = batch["labels"] != -100
     # Of prompt and completion only the completion is learnt, of messages all.
     assert learnt.sum() < learnt.numel() if format == "prompt_completion" else learnt.all()
+
+
+INSTRUCTIONS = [
+    {"id": f"task_{number}", "instruction": f"Say {number}", "instances": [{"input": "", "output": f"It is {number}."}]}
+    for number in range(60)
+]
+
+
+@pytest.fixture
+def instructions(tmp_path) -> Path:
+    """A file of instructions: the real one where it is, else one of the same shape."""
+    if DATA:
+        return Path(DATA) / "instructions_seed.jsonl"
+    file = tmp_path / "instructions.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in INSTRUCTIONS))
+    return file
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_sft_trainer_learns_from_a_mix_with_instructions(project, instructions, tmp_path, format):
+    given = {"mix": [f"{instructions}:40"], "mix_seed": 3}
+    loaded = exported(project, format, tmp_path, **given)
+    assert check(tmp_path / format).problems == []
+    found = json.loads((tmp_path / format / "manifest.json").read_text())
+    assert found["counts"]["conversations"] == 45
+    assert found["parents"][0]["name"] == instructions.name
+    if format != "openai_sft":
+        sets = [name for split in loaded.values() for name in split["source"]]
+        assert sets.count(instructions.name) == 40
+        assert set(sets) == {"demonstrations", instructions.name}
+    trainer = trained(loaded, tmp_path)
+    trainer.train()
+    assert trainer.state.global_step == 2
