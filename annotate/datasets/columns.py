@@ -50,6 +50,10 @@ class Column:
             self.waiting = array("q")
             return file.tell() // SIZE
 
+    def has(self, count: int) -> bool:
+        """Whether the file holds so many numbers."""
+        return self.path.exists() and self.path.stat().st_size == count * SIZE
+
     def cut(self, count: int) -> None:
         """Forget all numbers after the first `count`. Raises ValueError where there are fewer."""
         self.waiting = array("q")

@@ -69,6 +69,9 @@ class Writing:
         self.make = what.formats[format]
         self.render = what.renderer(project, filters)
         self.files, self.shape = files, shapes.of(format, getattr(filters, "margin", None))
+        self.keys = Column(folder / KEYS)
+        if not self.keys.has(2 * state.keys):
+            raise ValueError(f"{self.keys.path} is not as it was")
         self.kept, self.families = Column(folder / KEPT), Column(folder / FAMILIES)
         self.kept.cut(2 * state.kept)
         self.families.cut(state.families)
@@ -94,7 +97,7 @@ class Writing:
         with ExitStack() as stack:
             stack.callback(lambda: [split.close() for split in self.splits.values()])
             stack.enter_context(_no_collector())
-            for chunk in _chunks(Column(self.folder / KEYS), self.state.done, lambda: self.chunk):
+            for chunk in _chunks(self.keys, self.state.done, lambda: self.chunk):
                 tell(self.state.done)
                 self._chunk(chunk)
                 self._keep(due=False)
@@ -179,7 +182,8 @@ class Writing:
         self.kept.flush()
         self.families.flush()
         checkpoint.keep(self.folder, self.state)
-        gc.collect()
+        # Only what is young: there is little of it.
+        gc.collect(1)
         for split in self.splits.values():
             split.forget_spent()
         self.full, self.kept_at = full, time.monotonic()
