@@ -112,17 +112,30 @@ def split(project: Project, family: str, begun_by: int | None) -> str:
     return derive.split_of(project.secret, family)
 
 
-def _known(project: Project, members: list[str]) -> dict[str, str]:
-    rows = FamilyMember.objects.filter(project=project, member__in=members)
-    return dict(rows.values_list("member", "family"))
+def _known(project: Project, members: Iterable[str]) -> dict[str, str]:
+    return {member: family for member, family, _ in _members(project, members)}
+
+
+# One look into the index a member, and OFFSET 0, so that it stays so: while thousands come in, the planner knows of
+# few, and would read all that the project has.
+MEMBERS = """
+SELECT member.member, member.family, member.author_id FROM unnest(%(members)s::text[]) wanted(member), LATERAL (
+    SELECT member, family, author_id FROM annotate_familymember
+    WHERE project_id = %(project)s AND member = wanted.member OFFSET 0) member
+"""
+
+
+def _members(project: Project, members: Iterable[str]) -> list[tuple[str, str, int | None]]:
+    with connection.cursor() as cursor:
+        cursor.execute(MEMBERS, {"project": project.pk, "members": list(dict.fromkeys(members))})
+        return cursor.fetchall()
 
 
 def begun_by(project: Project, families: Iterable[str]) -> dict[str, int]:
     """The ids of those who began these families, as `split` wants them: where somebody did and it matters."""
     if project.split_by != SplitBy.AUTHOR:
         return {}
-    rows = FamilyMember.objects.filter(project=project, member__in=list(families), author__isnull=False)
-    return dict(rows.values_list("member", "author_id"))
+    return {member: author for member, _, author in _members(project, families) if author is not None}
 
 
 # --- What is new -----------------------------------------------------------------------------------------------------
