@@ -27,6 +27,17 @@ EVERY = [
     ("get", "/api/v1/assignments/1/suggestions/"),
     ("post", "/api/v1/assignments/1/finish/"),
     ("post", "/api/v1/assignments/1/verdict/"),
+    ("get", "/api/v1/projects/field/exports/"),
+    ("post", "/api/v1/projects/field/exports/"),
+    ("get", "/api/v1/exports/1/"),
+    ("post", "/api/v1/exports/1/stop/"),
+    ("post", "/api/v1/exports/1/go-on/"),
+    ("get", "/api/v1/exports/1/files/train.jsonl/"),
+    ("get", "/api/v1/projects/field/imports/"),
+    ("post", "/api/v1/projects/field/imports/"),
+    ("get", "/api/v1/imports/1/"),
+    ("post", "/api/v1/imports/1/stop/"),
+    ("post", "/api/v1/imports/1/go-on/"),
 ]
 
 
