@@ -76,6 +76,11 @@ def strict_pairs(line: dict, which: str = "all") -> Iterator[tuple[dict, dict]]:
         yield better, worse
 
 
+def alike(one: dict, other: dict) -> bool:
+    """Whether two candidates say the same, which they may once personal data was taken out of them."""
+    return one["completion"] == other["completion"]
+
+
 def ranked(lines: list[dict], filters: Comparisons) -> Iterator[dict]:
     """The canonical lines themselves."""
     yield from orders(lines, filters)
@@ -88,7 +93,7 @@ def _pairs(side: Callable[[dict, dict, dict], dict | None]) -> Make:
         for line in orders(lines, filters):
             group = _group(line)
             for better, worse in strict_pairs(line, filters.pairs):
-                made = side(line, better, worse)
+                made = None if alike(better, worse) else side(line, better, worse)
                 if made is None:
                     continue
                 made["chosen_rank"], made["rejected_rank"] = better["rank"], worse["rank"]
@@ -164,6 +169,8 @@ def openai_dpo(lines: list[dict], filters: Comparisons) -> Iterator[dict]:
     """Strict pairs with exactly the keys that OpenAI's fine-tuning by preference takes."""
     for line in orders(lines, filters):
         for better, worse in strict_pairs(line, filters.pairs):
+            if alike(better, worse):
+                continue
             yield {
                 "input": {"messages": line["context"]},
                 "preferred_output": better["completion"],

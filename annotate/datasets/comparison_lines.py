@@ -38,7 +38,7 @@ class RankedLines(said.Lines):
             yield "stands before or beside a line of the same or a later group_id and ranking_id"
         self.last = here
         yield from _ranking(line)
-        yield from _order(line["completions"])
+        yield from _order(line["completions"], redacted=self.filters.get("personal") == "redact")
         yield from _completions(line["completions"])
         yield from said.context(line["context"])
         self.tally.add([line], [line])
@@ -72,7 +72,7 @@ def _ranking(line: dict) -> Iterator[str]:
         yield "draw.index is not below draw.size"
 
 
-def _order(completions: list[dict]) -> Iterator[str]:
+def _order(completions: list[dict], *, redacted: bool) -> Iterator[str]:
     if len(completions) < 2:
         yield "fewer than two completions are no order"
     ranks = sorted({one["rank"] for one in completions})
@@ -84,7 +84,8 @@ def _order(completions: list[dict]) -> Iterator[str]:
         if problem:
             yield f"completions[{number}] {problem}"
         texts.add(json.dumps(one["completion"]))
-    if len(texts) < len(completions):
+    # Once personal data is taken out of them two may be.
+    if len(texts) < len(completions) and not redacted:
         yield "two completions are the same"
 
 
@@ -114,7 +115,7 @@ class OrderLines(said.Lines):
 
     def problems(self, line: dict) -> Iterator[str]:
         """What is wrong with the next order."""
-        yield from _order(line["completions"])
+        yield from _order(line["completions"], redacted=self.filters.get("personal") == "redact")
         yield from said.context(line["context"])
 
 
@@ -126,6 +127,8 @@ class PairLines(said.Lines):
     def __init__(self, described: dict):
         super().__init__(described)
         self.pairs = self.filters.get("pairs")
+        # Two answers may be the same once personal data is taken out of them, and keep their ranks.
+        self.redacted = self.filters.get("personal") == "redact"
         self.begin_file()
 
     def begin_file(self) -> None:
@@ -202,7 +205,7 @@ class PairLines(said.Lines):
             yield "margin is below 0"
         for name, side in (("chosen", chosen), ("rejected", rejected)):
             rank = line[f"{name}_rank"]
-            if side and self.rank_of.setdefault(side[0]["content"], rank) != rank:
+            if side and not self.redacted and self.rank_of.setdefault(side[0]["content"], rank) != rank:
                 yield f"{name} has another rank than in an earlier pair of its ranking"
 
 

@@ -54,8 +54,11 @@ class Tally:
             wanted += self._wanted(tiers, tied, order["k"])
             if self.format == "unpaired" and not order["all_bad"]:
                 self._unpaired(tiers)
-        if self.format in CANNOT_HOLD:
-            self.left_out[CANNOT_HOLD[self.format]] += wanted - len(made)
+        missing = wanted - len(made)
+        if self.format in PAIRS and missing:
+            same = sum(comparison_formats.alike(*pair) for order in orders for pair in self._strict_pairs(order))
+            self.left_out["same_texts"] += same
+            self.left_out[CANNOT_HOLD.get(self.format, "same_texts")] += missing - same
         rankings = sum(order["rankings"] for order in orders)
         self.rankings += rankings
         split = self.by_split.setdefault(first["split"], Counter())
@@ -63,6 +66,9 @@ class Tally:
         if first["iteration"] is not None:
             self.iterations.add(first["iteration"])
         self.policies.update(one["policy"] for one in first["completions"] if one["policy"] is not None)
+
+    def _strict_pairs(self, order: dict) -> Iterator[tuple[dict, dict]]:
+        return comparison_formats.strict_pairs(order, self.pairs)
 
     def _wanted(self, tiers: Counter, tied: int, k: int) -> int:
         """How many pairs were asked for, of an order with so many candidates at each rank."""
@@ -96,7 +102,7 @@ class Tally:
             "dropped_tied_pairs": self.tied_pairs if self.format in PAIRS else 0,
             "comparisons_by_k": {str(k): self.by_k[k] for k in sorted(self.by_k)},
             "by_split": {name: dict(self.by_split[name]) for name in SPLITS if name in self.by_split},
-            "left_out": _sorted(self.left_out),
+            "left_out": {name: count for name, count in _sorted(self.left_out).items() if count},
         }
 
 

@@ -365,3 +365,26 @@ def test_without_a_person(tmp_path):
     gone = derive.pseudonym(project.secret, other.pk)
     (line,) = export(tmp_path / "out", "ranked", "--without", gone)
     assert line["ranking_id"] == kept.pk
+
+
+class TestRedacted:
+    """Two answers that differ in personal data only."""
+
+    @pytest.fixture
+    def ranking(self, project):
+        answers = ["Write to ann@posteo.net.", "Write to ben@posteo.net.", "No."]
+        comparison = factory.comparison_about(project, "Hello", None, *answers, reply="Yes.")
+        return factory.ranking(comparison, "A B C D")
+
+    @pytest.mark.parametrize("format", shapes.PAIRS)
+    def test_what_became_the_same_is_no_pair(self, ranking, tmp_path, format):
+        assert len(export(tmp_path / "out", format, "--personal-data", "redact")) == 5
+        assert counts(tmp_path / "out")["left_out"] == {"same_texts": 1, "held_out": 0}
+        assert len(export(tmp_path / "all", format, "--personal-data", "report")) == 6
+
+    def test_the_order_is_kept(self, ranking, tmp_path):
+        (line,) = export(tmp_path / "out", "ranked", "--personal-data", "redact")
+        assert [one["rank"] for one in line["completions"]] == [0, 1, 2, 3]
+        texts = [one["completion"][0]["content"] for one in line["completions"]]
+        assert texts[1] == texts[2]
+        assert "@" not in json.dumps(line)
