@@ -189,6 +189,7 @@ class Copying:
                 name = f"sha256:{said.copy().hexdigest()[:32]}"
                 turns.append(b"%b%b%b" % (before, name.encode(), after))
                 names.append(name)
+        _bytes(talk.source_id)
         return _Said(
             digest=said.hexdigest(),
             source_id=talk.source_id,
@@ -224,6 +225,7 @@ class Copying:
         if original is None:
             raise Bad("none of the ranked answers is the turn of the conversation")
         context = said.names[judged.position - 1] if judged.position else ""
+        _bytes(judged.source_id)
         names = _names_of_ranking(judged, context, self._import.source)
         return _Ranked(said, said.names[judged.position], names, answers, original, judged.all_bad)
 
