@@ -77,6 +77,10 @@ class JobProcesses:
             attempts = self._asked(lambda: jobs.attempts_of(kind, pk))
             if attempts is not None:
                 self._run(kind, pk, attempts)
+        except OSError as error:
+            logger.exception("The %s %s could not be begun", kind, pk)
+            reason = str(error)
+            self._asked(lambda: jobs.did_not_begin(kind, pk, attempts=attempts, reason=reason))
         # Else its place would be taken until this worker ends.
         except Exception:
             logger.exception("The %s %s could not be run", kind, pk)

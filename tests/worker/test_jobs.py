@@ -139,6 +139,16 @@ def test_one_that_no_process_can_begin_fails_with_the_last_line_after_its_attemp
     assert job.reason == "It could not be begun: ModuleNotFoundError: No module named 'nowhere_to_be_found'"
 
 
+def test_one_whose_process_cannot_be_started_fails_too(project, settings):
+    job = waiting(project)
+    one = JobProcesses(1, lambda kind, pk: ["/nowhere/python"])
+    for _ in range(settings.JOB_ATTEMPTS):
+        one.ring("import", job.pk)
+        until(lambda: not one._watches)
+    assert state(job) == State.FAILED
+    assert "No such file or directory: '/nowhere/python'" in job.reason
+
+
 def test_a_refusal_is_kept_as_its_reason(look_after, project):
     text = WORK.replace(
         "    for done", "    from annotate.errors import Invalid\n    raise Invalid('No good.')\n    for done"
