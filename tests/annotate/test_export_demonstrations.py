@@ -518,7 +518,7 @@ def test_a_split_or_source_without_a_row(project):
     assert refused(*rows, "--sources", "taken").endswith("no turn of the assistant is taken.")
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", list(shapes.SHAPES))
 def test_the_example_of_each_format_has_its_shape(format):
     documented = (Path(__file__).resolve().parents[2] / "docs" / "export-formats.md").read_text()
     (example,) = (EXAMPLES / f"{format}.jsonl").read_text().splitlines()
