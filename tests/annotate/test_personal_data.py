@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate import personal
+from annotate import derive, personal
+from annotate.datasets import filters, snapshots
+from annotate.datasets.check import check
 from annotate.datasets.personal_data import Scan, redacted
+from tests import factory
 
 MAIL, PHONE, IBAN = "vera.lindt@posteo.de", "+49 30 901820123", "DE02 1203 0000 0000 2020 51"
 
@@ -112,3 +115,39 @@ def test_places_stand_in_their_order_and_apart(text):
     for one in found:
         kept = kept.replace(f"[{one.kind.partition(' ')[2]}]", text[one.start : one.end], 1)
     assert kept == text or "[" in text
+
+
+@pytest.fixture
+def folders(settings, tmp_path):
+    """Everything that an export may leave behind lies under `tmp_path`."""
+    settings.BOTHSIDES_HOME = tmp_path / "home"
+    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
+    settings.STORAGES = settings.STORAGES | {"default": default}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("folders")
+@pytest.mark.parametrize("personal_data", ["ignore", "report", "redact"])
+def test_an_export_says_what_is_in_it_and_can_leave_it_out(tmp_path, personal_data):
+    project = factory.project(review_share=0)
+    turns = (factory.written_turn("user", f"Write to {MAIL}."), factory.written_turn("assistant", f"Or {PHONE}?"))
+    piece = factory.finished_piece(project, None, *turns)
+    split = derive.split_of(project.secret, piece.family)
+    made = snapshots.export(
+        "demonstrations",
+        project=project,
+        format="messages",
+        filters=filters.parse("demonstrations", {"personal": personal_data}),
+        out=tmp_path / "out",
+    )
+    (line,) = map(json.loads, (tmp_path / "out" / f"{split}.jsonl").read_text().splitlines())
+    said = [message["content"] for message in line["messages"][1:]]
+    redact = personal_data == "redact"
+    assert said == (
+        ["Write to [e-mail address].", "Or [phone number]?"] if redact else [turn["text"] for turn in turns]
+    )
+    found = {"e-mail address": {split: 1}, "phone number": {split: 1}}
+    expected = {"redacted": redact, "lines": {split: 1}, "found": found}
+    assert made.manifest["personal_data"] == (None if personal_data == "ignore" else expected)
+    assert check(tmp_path / "out").problems == []
+    assert piece.messages.get(position=1).text == turns[0]["text"]
