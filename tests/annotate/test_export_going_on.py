@@ -14,7 +14,7 @@ from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from annotate import jobs
-from annotate.datasets import checkpoint, copies, filters, shards, snapshots, stored, writing
+from annotate.datasets import checkpoint, copies, filters, manifest, shards, snapshots, stored, writing
 from annotate.errors import Conflict, Invalid, Unavailable
 from annotate.models import Export, Ranking
 from tests import factory
@@ -141,7 +141,7 @@ def _points() -> Iterator:
         yield pytest.param(*point, id=name, marks=() if name in IN_A_HURRY else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("module", "name", "at", "kind"), _points())
+@pytest.mark.parametrize(("module", "name", "at", "kind"), list(_points()))
 def test_killed_anywhere_it_ends_with_the_same_bytes(project, home, tmp_path, module, name, at, kind):
     files, out = shards.Files(kind=kind, shard_rows=2), tmp_path / "out"
     wanted = export(project, tmp_path / "wanted", files)
@@ -213,7 +213,7 @@ def test_where_something_of_it_is_gone_it_begins_again(project, home, tmp_path, 
 
 def test_another_version_of_the_program_begins_again(project, tmp_path, monkeypatch):
     killed(lambda: export(project), module=checkpoint, name="keep", at=5)
-    monkeypatch.setattr(snapshots.manifest, "code_version", lambda: "99.0")
+    monkeypatch.setattr(manifest, "code_version", lambda: "99.0")
     told = []
     cut = snapshots.go_on(Export.objects.get(), progress=lambda step, done, total: told.append(step))
     assert snapshots.FINDING in told
