@@ -1,9 +1,11 @@
 """Families: openings join those that they are near to, at first sight and for ever."""
 
+import importlib
 import random
 import threading
 
 import pytest
+from django.apps import apps
 from django.db import connection, transaction
 
 from annotate import conversations, demonstrations, derive, families, likeness, projects
@@ -330,3 +332,16 @@ def test_a_long_import_does_not_keep_people_waiting(monkeypatch):
 
     families.join_pending(project=project, progress=come)
     assert between_chunks == [True] * 4
+
+
+def test_openings_that_were_there_before_near_ones_joined_them_are_found(project, monkeypatch):
+    texts = [words(30) for _ in range(5)]
+    projects.add_prompts(project=project, openings=[projects.Opening(text) for text in texts[:3]])
+    chats = [chat(project, text) for text in texts[3:]]
+    FamilyMember.objects.update(text="", near=[])
+    migration = importlib.import_module("annotate.migrations.0005_family_texts")
+    monkeypatch.setattr(migration, "BATCH", 2)
+    migration.fill(apps, connection.schema_editor())
+    found = join(project, *(f"{text} please" for text in texts))
+    assert found == list(map(derive.family_of, texts))
+    assert found[3:] == [one.family for one in chats]
