@@ -12,8 +12,10 @@ from annotate.datasets import snapshots, stored
 from annotate.models import Export
 from tests import factory
 
-# A download closes the database connection, as the server's threads must share them.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
+
+downloads = pytest.mark.django_db(transaction=True)
+"""A download closes the database connection, because it may last."""
 
 LIST = "/api/v1/projects/field/exports/"
 RANKED = {"what": "comparisons", "format": "ranked"}
@@ -31,7 +33,7 @@ def folders(settings, tmp_path):
 def rung(monkeypatch) -> list:
     """What was rung for."""
     heard = []
-    monkeypatch.setattr(bell, "ring_for_job_now", lambda kind, pk: heard.append((kind, pk)))
+    monkeypatch.setattr(bell, "ring_for_job", lambda kind, pk: heard.append((kind, pk)))
     return heard
 
 
@@ -226,6 +228,7 @@ def body(response) -> bytes:
     return b"".join(response.streaming_content) if response.streaming else response.content
 
 
+@downloads
 def test_a_file_is_downloaded_whole(engineer, file):
     address, data = file
     response = engineer.get(address)
@@ -238,6 +241,7 @@ def test_a_file_is_downloaded_whole(engineer, file):
     assert 'attachment; filename="' in response["Content-Disposition"]
 
 
+@downloads
 def test_every_file_that_is_named_can_be_downloaded_and_so_can_the_manifest(engineer, project):
     export = done(project)
     for described in engineer.get(one(export.pk)).json()["files"]:
@@ -250,43 +254,37 @@ def test_every_file_that_is_named_can_be_downloaded_and_so_can_the_manifest(engi
     assert manifest["Content-Length"] == str(len(data))
 
 
-@pytest.mark.parametrize(
-    ("wanted", "part"),
-    [
+@downloads
+def test_a_range_is_sent_alone(engineer, file):
+    address, data = file
+    for wanted, part in (
         ("bytes=0-9", slice(0, 10)),
         ("bytes=10-", slice(10, None)),
         ("bytes=-7", slice(-7, None)),
         ("bytes=5-5", slice(5, 6)),
         ("bytes=3-999999999", slice(3, None)),
         ("bytes=-999999999", slice(0, None)),
-    ],
-)
-def test_a_range_is_sent_alone(engineer, file, wanted, part):
+    ):
+        response = engineer.get(address, HTTP_RANGE=wanted)
+        assert body(response) == data[part]
+        assert response.status_code == 206
+        begin, end, _ = part.indices(len(data))
+        assert response["Content-Range"] == f"bytes {begin}-{end - 1}/{len(data)}"
+        assert response["Content-Length"] == str(end - begin)
+    for outside in ("bytes=999999999-", "bytes=-0"):
+        response = engineer.get(address, HTTP_RANGE=outside)
+        assert (response.status_code, response["Content-Range"]) == (416, f"bytes */{len(data)}")
+
+
+@downloads
+def test_what_is_no_single_range_is_answered_with_the_whole(engineer, file):
     address, data = file
-    response = engineer.get(address, HTTP_RANGE=wanted)
-    assert body(response) == data[part]
-    assert response.status_code == 206
-    begin, end, _ = part.indices(len(data))
-    assert response["Content-Range"] == f"bytes {begin}-{end - 1}/{len(data)}"
-    assert response["Content-Length"] == str(end - begin)
+    for wanted in ("bytes=0-1,4-5", "lines=0-9", "bytes=9-3", "bytes=", "bytes=x-", "bytes=" + "9" * 30):
+        response = engineer.get(address, HTTP_RANGE=wanted)
+        assert (response.status_code, body(response)) == (200, data)
 
 
-@pytest.mark.parametrize("wanted", ["bytes=999999999-", "bytes=-0"])
-def test_a_range_outside_is_416(engineer, file, wanted):
-    address, data = file
-    response = engineer.get(address, HTTP_RANGE=wanted)
-    assert (response.status_code, response["Content-Range"]) == (416, f"bytes */{len(data)}")
-
-
-@pytest.mark.parametrize(
-    "wanted", ["bytes=0-1,4-5", "lines=0-9", "bytes=9-3", "bytes=", "bytes=x-", "bytes=" + "9" * 30]
-)
-def test_what_is_no_single_range_is_answered_with_the_whole(engineer, file, wanted):
-    address, data = file
-    response = engineer.get(address, HTTP_RANGE=wanted)
-    assert (response.status_code, body(response)) == (200, data)
-
-
+@downloads
 def test_a_range_is_sent_only_of_what_one_has_a_part_of(engineer, file):
     address, data = file
     etag = engineer.get(address)["ETag"]
@@ -297,6 +295,7 @@ def test_a_range_is_sent_only_of_what_one_has_a_part_of(engineer, file):
         assert (whole.status_code, body(whole)) == (200, data)
 
 
+@downloads
 def test_what_one_has_already_is_not_sent_again(engineer, file):
     address, _ = file
     etag = engineer.get(address)["ETag"]
@@ -304,6 +303,7 @@ def test_what_one_has_already_is_not_sent_again(engineer, file):
     assert engineer.get(address, HTTP_IF_NONE_MATCH='"x"').status_code == 200
 
 
+@downloads
 def test_head_tells_the_size_and_sends_nothing(engineer, file):
     address, data = file
     response = engineer.head(address, HTTP_RANGE="bytes=0-9")
@@ -311,11 +311,13 @@ def test_head_tells_the_size_and_sends_nothing(engineer, file):
     assert engineer.head(address)["Content-Length"] == str(len(data))
 
 
+@downloads
 def test_a_client_that_accepts_only_bytes_gets_them(engineer, file):
     address, data = file
     assert body(engineer.get(address, HTTP_ACCEPT="application/octet-stream")) == data
 
 
+@downloads
 def test_a_file_that_is_not_there_is_404_and_one_that_the_storage_lost_503(engineer, project, file):
     export = Export.objects.get()
     for name in ("other.jsonl", "..", "%2e%2e", "export.keys", "train.jsonl%00"):
@@ -348,6 +350,7 @@ class RemoteFile:
         pass
 
 
+@downloads
 def test_a_file_in_s3_is_passed_on_in_ranges(engineer, project, file, monkeypatch):
     address, data = file
     monkeypatch.setattr(stored, "opened", lambda export, name: RemoteFile(data))

@@ -196,6 +196,7 @@ def test_a_worker_that_ends_gives_it_back_and_another_goes_on_with_it(look_after
     until(lambda: state(job) == State.DONE)
 
 
+@pytest.mark.slow
 def test_one_that_does_not_let_go_is_killed_and_its_lease_runs_out(look_after, project, monkeypatch):
     monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
     job = waiting(project)
@@ -212,6 +213,7 @@ def test_one_that_does_not_let_go_is_killed_and_its_lease_runs_out(look_after, p
     assert job.attempt == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_again_and_again_ends_failed(look_after, project, monkeypatch, settings):
     monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
     settings.JOB_ATTEMPTS = 2
