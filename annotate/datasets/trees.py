@@ -77,7 +77,8 @@ class Renderer:
         """What is known of a message of a trainer's conversation."""
         by_model = message["source"] in ("reply", "taken")
         about = {"created_date": message["created_at"], "deleted": False, "synthetic": by_model}
-        if message["source"] != "reply":
+        # An opening that a prompt brought is nobody's here.
+        if message["source"] in ("written", "edited", "taken"):
             about["user_id"] = str(_uuid(derive.keyed(self.secret, "trainer", trainer_id)))
         if by_model:
             about["model_name"] = self.policies[message["policy_id"]]

@@ -227,7 +227,10 @@ def _told(export: Export) -> str:
             told.append(f"{name}: {counts[name]:,}")
     if counts.get("dropped_tied_pairs"):
         told.append(f"tied pairs dropped: {counts['dropped_tied_pairs']:,}")
-    told += [f"{name.replace('_', ' ')}: {_list(counts[name])}" for name in ("by_set", "by_source") if name in counts]
+    if counts.get("by_set"):
+        told.append("from " + ", ".join(f"{name} {count:,}" for name, count in sorted(counts["by_set"].items())))
+    if "by_source" in counts:
+        told.append(f"by source: {_list(counts['by_source'])}")
     told.append(f"left out: {_list(counts['left_out'])}")
     return "; ".join(told)
 
