@@ -108,3 +108,22 @@ def test_no_time_of_day_and_no_place_is_in_it(project, tmp_path):
     made = Export.objects.get()
     for told in (made.location, str(made.created_at.date()), str(tmp_path), made.location.rpartition("-")[2]):
         assert told not in json.dumps(manifest)
+
+
+def test_interrupted_in_the_middle_and_gone_on_with(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "CHUNK", 1)
+    monkeypatch.setattr(writing, "KEEP_SECONDS", 0)
+    exported(project, tmp_path / "whole", wanted())
+
+    def interrupted(step, done, total):
+        if step == snapshots.WRITING and done >= min(3, total - 1):
+            raise KeyboardInterrupt
+
+    for name in wanted():
+        what, format, kind = name.split("/")
+        how = {"format": format, "filters": filters.parse(what, {}), "files": shards.Files(kind, 3)}
+        with pytest.raises(KeyboardInterrupt):
+            snapshots.export(what, project=project, progress=interrupted, **how)
+        cut = Export.objects.get(state=Export.State.STOPPED)
+        snapshots.go_on(cut, out=tmp_path / "cut" / f"{what}-{format}-{kind}")
+    assert bytes_in(tmp_path / "cut") == bytes_in(tmp_path / "whole")

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-import pyarrow
-
-from annotate.datasets.incoming import jsons, tables
+from annotate.datasets.incoming import jsons
 from annotate.datasets.incoming.items import Bad
 from annotate.errors import Invalid
 
@@ -88,7 +86,7 @@ class Rows:
     def _next(self) -> tuple[int, object] | None:
         try:
             numbered = next(self._values, None)
-        except (jsons.Damaged, pyarrow.ArrowException, OSError, EOFError, zlib.error) as error:
+        except _damages() as error:
             raise Invalid(
                 f"{self.name} is damaged or cut off: {_reason(error)}. Read before that: {self._yielded:,}."
             ) from None
@@ -164,6 +162,12 @@ def _size(file: BinaryIO) -> int | None:
         return None
 
 
+def _damages() -> tuple[type[Exception], ...]:
+    """What says that a file is damaged. pyarrow is loaded only where a file needs it: it takes 40 MB."""
+    arrow = sys.modules.get("pyarrow")
+    return (jsons.Damaged, OSError, EOFError, zlib.error, *([arrow.ArrowException] if arrow else []))
+
+
 def _values(file: io.BufferedReader, counted: _Counted, suffix: str, name: str) -> Iterator[tuple[int, object]]:
     head = file.peek(4)
     if suffix == ".parquet" or head.startswith(PARQUET):
@@ -172,6 +176,8 @@ def _values(file: io.BufferedReader, counted: _Counted, suffix: str, name: str) 
     if suffix == ".gz" or head.startswith(GZIP):
         file = io.BufferedReader(gzip.GzipFile(fileobj=file), CHUNK)
     elif suffix in (".zst", ".zstd") or head.startswith(ZSTD):
+        import pyarrow
+
         file = io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd"), CHUNK)
     yield from _json(file, name)
 
@@ -180,6 +186,8 @@ def _table(counted: _Counted, name: str) -> Iterator[tuple[int, object]]:
     if counted.size is None:
         raise Invalid(f"{name} is Parquet, which cannot be read from a pipe; give the file's name.")
     counted.seek(0)
+    from annotate.datasets.incoming import tables
+
     yield from tables.rows(counted, lambda share: setattr(counted, "share", share))
 
 
