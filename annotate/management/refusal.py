@@ -4,7 +4,7 @@ from argparse import RawDescriptionHelpFormatter
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 
-from annotate.errors import BothsidesError
+from annotate.errors import BothsidesError, Invalid
 
 
 class Refused(CommandError):
@@ -36,6 +36,15 @@ class RefusingCommand(BaseCommand):
     def execute(self, *args, **options):
         """Raises Refused, exit code 2, for every BothsidesError."""
         try:
+            for name, value in options.items():
+                _check_text(name, value)
             return super().execute(*args, **options)
         except BothsidesError as error:
             raise Refused(error.message) from error
+
+
+def _check_text(name: str, value) -> None:
+    """Raises Invalid for what the shell gave as bytes that are no text: neither the record nor a message holds it."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str) and not one.isascii() and (text := one.encode(errors="replace").decode()) != one:
+            raise Invalid(f"{name.upper()} is not UTF-8: {text}. A file may be renamed, or sent through a pipe.")

@@ -67,3 +67,12 @@ def test_help_ends_with_an_example(command):
     done = manage(command, "--help")
     assert done.returncode == 0
     assert f"example:\n  manage.py {command}" in done.stdout
+
+
+def test_bytes_that_are_no_text():
+    done = subprocess.run(
+        [sys.executable, "manage.py", "import_conversations", b"caf\xe9.jsonl", "--project", "demo"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "Refused: FILE is not UTF-8: caf?.jsonl. A file may be renamed, or sent through a pipe.\n"

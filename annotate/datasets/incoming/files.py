@@ -23,6 +23,9 @@ CHUNK = 256 * 1024
 PEEKED = 8 * 1024 * 1024
 """Bytes of a file that are looked at, at most, to recognise its format."""
 
+SHOWN = 3
+"""Bad values that are named where none at the beginning of a file is good."""
+
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 """How such files begin: uploads and pipes may have no suffix."""
 
@@ -65,16 +68,25 @@ class Rows:
         return self._source.size
 
     def first(self, count: int = 100) -> list:
-        """The first good values; they still come when the file is iterated."""
+        """The first good values; they still come when the file is iterated.
+
+        Raises Invalid where the file is empty, or none of its first values can be read.
+        """
         good = []
         begun = self.read
-        while len(good) < count and self.read - begun <= PEEKED:
+        # One value that is too long may be more than is looked at; what follows it still tells.
+        while len(good) < count and (self.read - begun <= PEEKED or (not good and len(self._peeked) < count)):
             numbered = self._next()
             if numbered is None:
                 break
             self._peeked.append(numbered)
             if not isinstance(numbered[1], Bad):
                 good.append(numbered[1])
+        if not self._peeked:
+            raise Invalid(f"{self.name} is empty.")
+        if not good:
+            bad = "; ".join(f"line {number}: {value}" for number, value in self._peeked[:SHOWN])
+            raise Invalid(f"{self.name} cannot be read as JSON or Parquet: {bad}.")
         return good
 
     def __iter__(self) -> Iterator[tuple[int, object]]:
@@ -142,6 +154,8 @@ def _opened(source: str | Path | BinaryIO, name: str) -> _Counted:
     if hasattr(source, "read"):
         return _Counted(source, _size(source), ours=False)
     if str(source) == "-":
+        if sys.stdin is None:
+            raise Invalid("Standard input is closed.")
         return _Counted(sys.stdin.buffer, None, ours=False)
     try:
         file = open(source, "rb", buffering=0)  # noqa: SIM115 (Rows closes it)

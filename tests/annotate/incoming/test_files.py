@@ -141,6 +141,12 @@ def test_standard_input(monkeypatch):
         assert rows.read == len(gzip.compress(LINES))
 
 
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Invalid, match="Standard input is closed"):
+        files.lines_of("-", name="stdin")
+
+
 def test_a_table_from_a_pipe(monkeypatch):
     into, out = os.pipe()
     with os.fdopen(out, "wb") as pipe:
@@ -156,6 +162,31 @@ def test_a_look_at_the_first_values_takes_none_away():
     assert rows.first(2) == VALUES[:2]
     assert rows.first(2) == VALUES[2:]
     assert [number for number, _ in rows] == [1, 2, 3, 4]
+
+
+def test_a_look_goes_behind_a_value_that_is_too_long(monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 100)
+    monkeypatch.setattr(files, "PEEKED", 50)
+    data = json.dumps({"prompt": "x" * 1000}).encode() + b"\n" + b" " * files.CHUNK + b"\n" + LINES
+    with files.lines_of(io.BytesIO(data), name="rows.jsonl") as rows:
+        assert rows.first() == VALUES[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("rows.jsonl", b"", "rows.jsonl is empty."),
+        ("rows.json", b"[ ]", "rows.json is empty."),
+        ("rows.jsonl", b'{"a": 1\n\nb\n', "line 1: it is not JSON (Expecting ',' delimiter at character 9); "
+         "line 3: it is not JSON (Expecting value at character 1)."),
+        ("rows.jsonl", b"<html>\n" * 5, "line 1: it is not JSON (Expecting value at character 1); line 2: "),
+    ],
+)  # fmt: skip
+def test_a_look_that_finds_nothing_good_says_why(name, data, told):
+    with files.lines_of(io.BytesIO(data), name=name) as rows, pytest.raises(Invalid) as refusal:
+        rows.first()
+    assert told in refusal.value.message
+    assert "line 4" not in refusal.value.message
 
 
 def test_a_look_ends_after_some_bytes(monkeypatch):
