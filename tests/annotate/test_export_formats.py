@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from annotate import derive
-from annotate.datasets import shapes
+from annotate.datasets import shapes, shards
 from annotate.datasets.check import check
 from tests import factory
 
@@ -193,11 +193,11 @@ class TestImported:
         call_command("import_conversations", str(tmp_path / "set.jsonl"), "--project", "demo", stdout=StringIO())
         factory.ranking(factory.comparison_about(project, "Hello"))
 
-    @pytest.mark.parametrize("format", FORMATS)
-    def test_it_is_in_every_format(self, imported, tmp_path, format):
-        lines = export(tmp_path / "out", format, "--origins", "imported")
-        rows = {"ranked": 1, "nemo_rl": 1, "prompt_only": 1, "unpaired": 3}.get(format, 2)
-        assert len(lines) == rows
+    def test_it_is_in_every_format(self, imported, tmp_path):
+        rows = {"ranked": 1, "nemo_rl": 1, "prompt_only": 1, "unpaired": 3}
+        for format in FORMATS:
+            lines = export(tmp_path / format, format, "--origins", "imported")
+            assert len(lines) == rows.get(format, 2)
 
     def test_what_is_known_of_it(self, imported, project, tmp_path):
         (line,) = export(tmp_path / "out", "ranked", "--origins", "imported")
@@ -304,37 +304,30 @@ class TestLlamaFactory:
         assert says == "llamafactory cannot be written as jsonl.zst: LlamaFactory does not read it. Choose jsonl."
 
 
-@pytest.mark.parametrize("format", [format for format in FORMATS if format != "llamafactory"])
 @pytest.mark.parametrize("kind", ["jsonl.zst", "parquet"])
-def test_other_kinds_of_files_hold_the_same(ranked, tmp_path, format, kind):
-    from annotate.datasets import shards
-
-    plain = export(tmp_path / "plain", format)
-    export(tmp_path / "out", format, "--files", kind)
-    read = []
-    for path in (tmp_path / "out").glob(f"*.{kind}"):
+def test_other_kinds_of_files_hold_the_same(ranked, tmp_path, kind):
+    for format in ("ranked", "hh", "openai_dpo"):
+        plain = export(tmp_path / f"{format}-plain", format)
+        export(tmp_path / format, format, "--files", kind)
+        (path,) = (tmp_path / format).glob(f"*.{kind}")
         with shards.opened(path) as lines:
-            read += [json.loads(line) for line in lines]
-    assert read == plain
+            assert [json.loads(line) for line in lines] == plain
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_lines_of_a_group_can_be_found_where_further_columns_are_allowed(ranked, tmp_path, format):
-    lines = export(tmp_path / "out", format)
-    if format == "openai_dpo":
-        assert all("group_id" not in line for line in lines)
-    else:
-        assert {line["group_id"] for line in lines} == {ranked.pk}
+def test_lines_of_a_group_can_be_found_where_further_columns_are_allowed(ranked, tmp_path):
+    for format in FORMATS:
+        found = {line.get("group_id") for line in export(tmp_path / format, format)}
+        assert found == {None if format == "openai_dpo" else ranked.pk}
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_nobody_is_named(project, tmp_path, format):
+def test_nobody_is_named(project, tmp_path):
     author = factory.person(project, email="author@example.org", name="Ann Author")
     factory.ranking(factory.comparison_about(project, "One", author))
-    export(tmp_path / "out", format)
-    for path in (tmp_path / "out").iterdir():
-        content = path.read_text()
-        assert [word for word in (project.secret, "example.org", "Ann") if word in content] == []
+    for format in FORMATS:
+        export(tmp_path / format, format)
+        for path in (tmp_path / format).iterdir():
+            content = path.read_text()
+            assert [word for word in (project.secret, "example.org", "Ann") if word in content] == []
 
 
 @pytest.mark.parametrize(
