@@ -72,18 +72,25 @@ ORDER BY wanted.number
 """
 
 SAID = """
-SELECT message.conversation_id, json_agg(json_build_object(
+SELECT wanted.id, said.said
+FROM unnest(%(ids)s::bigint[]) wanted(id)
+CROSS JOIN LATERAL (
+SELECT json_agg(json_build_object(
     'position', message.position, 'role', message.role, 'text', message.text, 'source', message.source,
     'source_id', message.source_id, 'facts', message.facts, 'created_at', message.created_at,
-    'policy_id', request.policy_id) ORDER BY message.position)::text
+    'policy_id', request.policy_id) ORDER BY message.position)::text AS said
 FROM annotate_message message
 LEFT JOIN annotate_completion completion ON completion.id = message.completion_id
 LEFT JOIN annotate_generationrequest request ON request.id = completion.request_id
-WHERE message.conversation_id = ANY(%(ids)s::bigint[]) GROUP BY message.conversation_id
+WHERE message.conversation_id = wanted.id) said
 """
+"""Looked up conversation by conversation, as in `demonstration_rows`."""
 
 RANKED = """
-SELECT message.conversation_id, json_agg(json_build_object(
+SELECT wanted.id, ranked.ranked
+FROM unnest(%(ids)s::bigint[]) wanted(id)
+CROSS JOIN LATERAL (
+SELECT json_agg(json_build_object(
     'position', message.position,
     'candidates', (
         SELECT json_agg(json_build_object(
@@ -102,10 +109,10 @@ SELECT message.conversation_id, json_agg(json_build_object(
         LEFT JOIN annotate_assignment assignment ON assignment.id = ranking.assignment_id
         WHERE ranking.comparison_id = comparison.id AND ranking.current
             AND (ranking.kind = 'imported' OR assignment.state = 'submitted'))
-    ) ORDER BY comparison.id)::text
+    ) ORDER BY comparison.id)::text AS ranked
 FROM annotate_message message
 JOIN annotate_comparison comparison ON comparison.message_id = message.id AND comparison.state = 'closed'
-WHERE message.conversation_id = ANY(%(ids)s::bigint[]) GROUP BY message.conversation_id
+WHERE message.conversation_id = wanted.id) ranked
 """
 
 
@@ -123,4 +130,4 @@ def tree_rows(keys: list[int]) -> Iterator[dict]:
 
 def _by_conversation(cursor, statement: str, keys: list[int]) -> dict[int, list]:
     cursor.execute(statement, {"ids": as_array(keys)})
-    return {pk: orjson.loads(text) for pk, text in cursor.fetchall()}
+    return {pk: orjson.loads(text) for pk, text in cursor.fetchall() if text}

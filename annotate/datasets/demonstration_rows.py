@@ -98,12 +98,16 @@ ORDER BY wanted.number
 """
 
 SAID = """
-SELECT conversation_id, json_agg(json_build_array(
-    role, text, position, source, completion_id, edit_distance, active_seconds, typed, pasted, taken, passed
-    ) ORDER BY position)::text
-FROM annotate_message WHERE conversation_id = ANY(%(ids)s::bigint[]) GROUP BY conversation_id
+SELECT wanted.id, said.said
+FROM unnest(%(ids)s::bigint[]) wanted(id)
+CROSS JOIN LATERAL (
+    SELECT json_agg(json_build_array(
+        role, text, position, source, completion_id, edit_distance, active_seconds, typed, pasted, taken, passed
+        ) ORDER BY position)::text AS said
+    FROM annotate_message message WHERE message.conversation_id = wanted.id) said
 """
-"""One text of JSON a conversation: it takes less than a row a message."""
+"""One text of JSON a conversation: it takes less than a row a message. Looked up conversation by conversation: after a
+large import the planner may not know yet how few messages belong to one, and would read all of them for every chunk."""
 
 MESSAGE = (
     "role",
@@ -144,14 +148,14 @@ def rows(keys: list[int]) -> Iterator[dict]:
     with connection.cursor() as cursor:
         found = read(cursor, CONVERSATIONS, keys)
         cursor.execute(SAID, {"ids": as_array(keys)})
-        said = {pk: orjson.loads(text) for pk, text in cursor.fetchall()}
+        said = {pk: orjson.loads(text or "[]") for pk, text in cursor.fetchall()}
         named = {message[4] for messages in said.values() for message in messages}
         named.update(pk for messages in said.values() for message in messages for pk in message[10])
         named.discard(None)
         completions = {row["id"]: row for row in read(cursor, COMPLETIONS, named)}
         reviews = _reviews(cursor, keys)
     for row in found:
-        row["said"], row["completions"] = said.get(row["id"], []), completions
+        row["said"], row["completions"] = said[row["id"]], completions
         row["review"] = reviews.get(row["id"])
         yield row
 
