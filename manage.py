@@ -7,7 +7,9 @@ import sys
 
 
 def main() -> None:
-    """Runs one command. A bad setting, and a command that needs what is not running, is one line and exit code 2."""
+    """Runs one command. A bad setting, and a command that needs what is not running, is one line and exit code 2.
+
+    Ctrl-C is one line too."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "annotate.settings")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
@@ -28,10 +30,14 @@ def main() -> None:
             _refuse("nothing is running: make run")
         if isinstance(error, RedisConnectionError | RedisTimeoutError):
             _refuse(f"Redis at {_redis_address()} does not answer")
-        line = _database_silence() if isinstance(error, OperationalError) else ""
+        line = (_database_silence() or _database_went(error)) if isinstance(error, OperationalError) else ""
         if not line:
             raise
         _refuse(line)
+    except KeyboardInterrupt:
+        # As a shell tells a command that Ctrl-C ended.
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 def _nothing_runs() -> bool:
@@ -58,6 +64,15 @@ def _database_silence() -> str:
         reason = (str(error).splitlines() or [""])[0].rpartition(" failed: ")[2]
         return f"the database at {entry['HOST'] or 'localhost'}:{entry['PORT'] or 5432} does not answer: {reason}"
     return ""
+
+
+def _database_went(error: Exception) -> str:
+    """What is to be said where the database answers again, but its connection broke in the middle; else empty."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    # Its server was shut down or crashed, or nobody said why.
+    if state and not state.startswith(("57P", "08")):
+        return ""
+    return f"the connection to the database broke: {' '.join(str(error).split())[:200]}; run it again"
 
 
 def _redis_address() -> str:

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from annotate import comparisons
 from annotate.datasets.incoming import bringing, copying
+from annotate.management.commands import import_conversations
 from annotate.models import (
     Candidate,
     Comparison,
@@ -499,3 +500,24 @@ def test_real_files(project, name, expected):
     before = counts()
     assert f"there already: {conversations}" in bring(path)
     assert counts() == before | {"Import": 2}
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [("Reading", "Stopped; nothing came in.\n"), ("Finding families", "Stopped; all of the file came in. ")],
+)
+def test_ctrl_c_says_what_came_of_the_file(project, tmp_path, monkeypatch, step, told):
+    def interrupt(self, now: str, done: int, total: int | None) -> None:
+        if now == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_conversations._Bars, "show", interrupt)
+    file = tmp_path / "chats.jsonl"
+    file.write_text(json.dumps(chat("How do I boil an egg?", "Eight minutes.")))
+    said = StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        call_command("import_conversations", str(file), "--project", "demo", stderr=said)
+    assert said.getvalue().startswith(told)
+    there = Import.objects.filter(state="stopped").values_list("pk", flat=True)
+    assert Conversation.objects.count() == len(there) == (step != "Reading")
+    assert all(f"--go-on {pk} " in said.getvalue() for pk in there)

@@ -224,6 +224,28 @@ def test_redis_that_does_not_answer(tmp_path):
     assert (refused.returncode, refused.stdout) == (2, "")
 
 
+def test_a_command_that_is_interrupted(tmp_path):
+    done = manage(tmp_path, "shell", "--no-imports", "-c", "raise KeyboardInterrupt")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_a_database_that_goes_away_in_the_middle(tmp_path):
+    servers = embedded.start(tmp_path, throwaway=True)
+    try:
+        end = "SELECT pg_terminate_backend(pg_backend_pid())"
+        run = f"from django.db import connection; connection.cursor().execute('{end}')"
+        refused = manage(tmp_path, "shell", "--no-imports", "-c", run)
+        wrong = manage(tmp_path, "shell", "--no-imports", "-c", run.replace("pg_terminate_backend", "nonsense"))
+    finally:
+        for server in servers:
+            server.process.kill()
+            server.process.wait()
+    assert refused.stderr.startswith("the connection to the database broke: terminating connection due to admin")
+    assert refused.stderr.endswith("; run it again\n")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert wrong.stderr.startswith("Traceback")
+
+
 @pytest.mark.parametrize("command", [("help",), ("up", "--help"), ("makemigrations", "--check", "--dry-run")])
 def test_commands_that_need_nothing(tmp_path, command):
     done = manage(tmp_path, *command)

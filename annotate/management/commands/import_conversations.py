@@ -100,10 +100,21 @@ class Command(RefusingCommand):
         name = "stdin" if file == "-" else Path(file).name
         how = How.given({field.name: options[field.name] for field in dataclasses.fields(How)})
         project = projects.project_named(options["project"])
+        before = Import.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
         with files.lines_of(file, name=name) as rows:
-            return bringing.bring(
-                project=project, rows=rows, how=how, source=options["source"] or name, progress=bars.show
-            )
+            source = options["source"] or name
+            try:
+                return bringing.bring(project=project, rows=rows, how=how, source=source, progress=bars.show)
+            except KeyboardInterrupt:
+                asked = Import.objects.filter(pk__gt=before, project=project, source=source, state=Import.State.STOPPED)
+                job = asked.order_by("-pk").first()
+                self.stderr.write(
+                    "Stopped; nothing came in."
+                    if job is None
+                    else f"Stopped; all of the file came in. manage.py import_conversations --go-on {job.pk} finds the "
+                    "families that are left, as does the next import or export."
+                )
+                raise
 
     def _go_on(self, options: dict, bars: "_Bars") -> Report:
         if options["file"] is not None or options["project"] is not None:
