@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotate import jobs
-from annotate.errors import Conflict, Invalid
+from annotate.errors import Conflict, Invalid, Unavailable
 from annotate.models import Import, Project, User
 
 logger = logging.getLogger(__name__)
@@ -39,14 +39,24 @@ def ask(
     on_error: str = "stop",
     created_by: User | None = None,
 ) -> Import:
-    """Keep an upload in the storage and have a worker bring it in. Raises Invalid for a source without a name.
+    """Keep an upload in the storage and have a worker bring it in. Raises Invalid for a source without a name, and
+    Unavailable where the storage does not take the file.
 
     Format and options are taken as they are; `datasets.incoming.bringing.prepare` checks them first.
     """
     given = {"project": project, "format": format, "options": options | {"on_error": on_error}}
     # What is left of a name says how it is compressed.
     name = re.sub(r"[^\w.-]+", "_", PurePath(file.name or "").name)[-80:] or "upload"
-    stored = default_storage.save(f"{UPLOADS}/{uuid4()}/{name}", file)
+    place = f"{UPLOADS}/{uuid4()}/{name}"
+    try:
+        stored = default_storage.save(place, file)
+    except BaseException as error:
+        # A disk that is full would keep what there was room for, and no record would tell of it.
+        _delete(place)
+        if not isinstance(error, Exception):
+            raise
+        logger.exception("The upload %s was not kept", place)
+        raise Unavailable(f"The file cannot be kept: {_said(error)}. Nothing was imported.") from error
     try:
         with transaction.atomic():
             job = make(**given, source=source, created_by=created_by, background=True, file=stored)
@@ -147,3 +157,7 @@ def _delete(name: str) -> bool:
         logger.warning("The upload %s was not deleted: %s", name, error)
         return False
     return True
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -88,7 +88,14 @@ class ImportList(APIView):
     @extend_schema(
         operation_id="projects_imports_create",
         request={"multipart/form-data": NewImport},
-        responses={202: ImportDetail, 403: Refusal, 404: Refusal, 413: Refusal, 422: InvalidInput},
+        responses={
+            202: ImportDetail,
+            403: Refusal,
+            404: Refusal,
+            413: Refusal,
+            422: InvalidInput,
+            503: Refusal,
+        },
         tags=["imports"],
     )
     def post(self, request: Request, slug: str) -> Response:

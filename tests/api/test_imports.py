@@ -1,11 +1,13 @@
 """`/api/v1/projects/{slug}/imports/` and `/api/v1/imports/{id}/` with what can be done to one."""
 
+import errno
 import json
 from io import BytesIO
 
 import pytest
+from django.core.files import locks
 from django.core.files.storage import default_storage
-from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.core.management import call_command
 from django.utils import timezone
 
@@ -124,6 +126,28 @@ def test_a_file_that_is_too_large_is_413_and_not_read(engineer, settings, folder
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
     assert not Import.objects.exists()
     assert files_of(folders) == []
+
+
+def test_a_full_disk_is_503_and_nothing_is_left(engineer, folders, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    upload = SimpleUploadedFile("chats.jsonl", lines(3))
+    said = {"code": "unavailable", "detail": "The file cannot be kept: No space left on device. Nothing was imported."}
+    files = []
+    with monkeypatch.context() as patch:
+        patch.setattr(UploadedFile, "write", lambda self, data: files.append(self.file) or full(), raising=False)
+        refused = engineer.post(LIST, {"file": upload}, format="multipart")
+    assert (refused.status_code, refused.json()) == (503, said)
+    assert [file.closed for file in files] == [True]
+    upload.seek(0)
+    with monkeypatch.context() as patch:
+        # What there was room for lies there already.
+        patch.setattr(locks, "unlock", full)
+        refused = engineer.post(LIST, {"file": upload}, format="multipart")
+    assert (refused.status_code, refused.json()) == (503, said)
+    assert not [path for path in folders.rglob("*") if path.is_file()]
+    assert not Import.objects.exists()
 
 
 @pytest.mark.parametrize(
