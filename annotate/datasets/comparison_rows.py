@@ -8,8 +8,9 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 
 from annotate.datasets import persons
+from annotate.datasets.demonstration_rows import theirs
 from annotate.datasets.filters import Comparisons as Filters
-from annotate.datasets.reading import read
+from annotate.datasets.reading import as_array, read
 from annotate.models import Assignment, Comparison, Project, Ranking
 
 
@@ -39,8 +40,7 @@ def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
         people = persons.named(project=project, pseudonyms=filters.without)
         # What was imported has no trainer: NOT IN would leave it out.
         found = found.exclude(trainer_id__isnull=False, trainer_id__in=people)
-        talks = "comparison__message__conversation__trainer_id"
-        found = found.exclude(**{f"{talks}__isnull": False, f"{talks}__in": people})
+        found = found.exclude(comparison__message__conversation__in=theirs(project, people))
     return found
 
 
@@ -113,11 +113,11 @@ MADE_BY = """
 SELECT ranking.id FROM annotate_ranking ranking
 JOIN annotate_comparison comparison ON comparison.id = ranking.comparison_id
 JOIN annotate_message message ON message.id = comparison.message_id
-JOIN annotate_conversation conversation ON conversation.id = message.conversation_id
-WHERE ranking.id = ANY(%(keys)s::bigint[]) AND (ranking.trainer_id = %(user)s OR conversation.trainer_id = %(user)s)
+WHERE ranking.id = ANY(%(keys)s::bigint[])
+    AND (ranking.trainer_id = %(user)s OR message.conversation_id = ANY(%(theirs)s::bigint[]))
 """
 
 
 def made_by(project: Project, keys: array, user_id: int) -> set[int]:
-    """The rankings among these that this person made, or that are over a conversation which they held."""
-    return persons.among(MADE_BY, keys, user_id)
+    """The rankings among these that this person made, or that are over what is theirs or was made from it."""
+    return persons.among(MADE_BY, keys, user_id, theirs=as_array(theirs(project, [user_id])))

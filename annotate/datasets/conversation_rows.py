@@ -1,5 +1,6 @@
 """Reads what the lines of conversations of every kind are made of, and what trees are made of."""
 
+from array import array
 from collections.abc import Iterator
 
 import orjson
@@ -114,6 +115,19 @@ FROM annotate_message message
 JOIN annotate_comparison comparison ON comparison.message_id = message.id AND comparison.state = 'closed'
 WHERE message.conversation_id = wanted.id) ranked
 """
+
+
+RANKED_BY = """
+SELECT comparison.id FROM annotate_ranking ranking
+JOIN annotate_comparison comparison ON comparison.id = ranking.comparison_id AND comparison.state = 'closed'
+JOIN annotate_message message ON message.id = comparison.message_id
+WHERE ranking.trainer_id = %(user)s AND ranking.current AND message.conversation_id = ANY(%(keys)s::bigint[])
+"""
+
+
+def ranked_by(project: Project, keys: array, user_id: int) -> bool:
+    """Whether this person ranked what was said in any of these conversations, so that trees hold their ranks."""
+    return bool(persons.among(RANKED_BY, keys, user_id))
 
 
 def tree_rows(keys: list[int]) -> Iterator[dict]:

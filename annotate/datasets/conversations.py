@@ -38,6 +38,7 @@ TREES = What(
     nothing=_nothing,
     no_lines=_no_lines,
     made_by=demonstration_rows.made_by,
+    ranked_by=conversation_rows.ranked_by,
 )
 
 CONVERSATIONS = What(

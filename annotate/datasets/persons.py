@@ -32,11 +32,11 @@ def named(*, project: Project, pseudonyms: Iterable[str]) -> list[int]:
     return sorted(found[one] for one in wanted)
 
 
-def among(statement: str, keys: array, user_id: int) -> set[int]:
+def among(statement: str, keys: array, user_id: int, **given) -> set[int]:
     """The ids that a statement finds for `user` among `keys`, some keys at a time."""
     found: set[int] = set()
     with connection.cursor() as cursor:
         for begin in range(0, len(keys), AT_ONCE):
-            cursor.execute(statement, {"keys": as_array(keys[begin : begin + AT_ONCE]), "user": user_id})
+            cursor.execute(statement, given | {"keys": as_array(keys[begin : begin + AT_ONCE]), "user": user_id})
             found.update(pk for (pk,) in cursor.fetchall())
     return found

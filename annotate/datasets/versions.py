@@ -275,6 +275,8 @@ class Left:
     """None where nothing in it was theirs, or all of it was."""
     theirs: int
     """How many of its keys were theirs."""
+    ranks: bool
+    """Whether it holds ranks to which rankings of theirs led, beside keys that are not theirs."""
     difference: Difference | None
 
     def as_json(self) -> dict:
@@ -284,6 +286,7 @@ class Left:
             "made": self.made.pk if self.made else None,
             "keys_of": NOUNS[self.parent.what],
             "theirs": self.theirs,
+            "ranks": self.ranks,
             "difference": self.difference.as_json() if self.difference else None,
         }
 
@@ -301,9 +304,10 @@ def without(
     theirs = what.made_by(project, keys, user.pk)
     wanted = filters.parse(parent.what, parent.filters)
     _check_mixed_in(parent, wanted, user)
-    if not theirs or len(theirs) == len(set(keys)):
-        return Left(parent=parent, made=None, theirs=len(theirs), difference=None)
     pseudonym = derive.pseudonym(project.secret, user.pk)
+    ranks = pseudonym not in wanted.without and what.of(parent.format).ranked_by(project, keys, user.pk)
+    if not (theirs or ranks) or len(theirs) == len(set(keys)):
+        return Left(parent=parent, made=None, theirs=len(theirs), ranks=ranks, difference=None)
     made = snapshots.export(
         what,
         project=project,
@@ -315,7 +319,7 @@ def without(
         created_by=created_by,
         **({"progress": progress} if progress else {}),
     )
-    return Left(parent=parent, made=made, theirs=len(theirs), difference=difference(parent, made))
+    return Left(parent=parent, made=made, theirs=len(theirs), ranks=ranks, difference=difference(parent, made))
 
 
 def _check_mixed_in(parent: Export, wanted: filters.Filters, user: User) -> None:

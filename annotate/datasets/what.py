@@ -37,6 +37,9 @@ class What:
     """(format, filters, tally): what to say where no line came of what was found."""
     made_by: Callable[[Project, array, int], set[int]]
     """(project, keys, user id): which of the keys are the work of this person, wholly or in part."""
+    ranked_by: Callable[[Project, array, int], bool] = lambda project, keys, user_id: False
+    """(project, keys, user id): whether rankings of this person are in the lines though the keys are of something else;
+    these go by `without`, and no key leaves for them."""
     more: Callable[[Project, Any, int], Iterator[list[dict]] | None] = lambda project, filters, own: None
     """(project, filters, how many groups of its own are in it): groups of further whole lines, the same every time."""
     parents: Callable[[Project, Any], list[dict]] = lambda project, filters: []

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from annotate import derive
 from annotate.datasets import filters, snapshots
-from annotate.models import Comparison, Export, Prompt, Ranking
+from annotate.models import Comparison, Conversation, Export, Prompt, Ranking
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -324,6 +324,34 @@ def test_pieces_that_they_wrote_are_left_out(project):
     made = Export.objects.get(pk=left["made"])
     assert list(snapshots.keys_of(made)) == [other.pk]
     assert reasons(left["difference"]["went"]) == {"of a person who is left out": [mine.pk]}
+
+
+def test_rankings_over_what_was_made_from_theirs_leave_too(project):
+    user, other = factory.trainer(project), factory.trainer(project)
+    held = factory.finished_chat(project, user)
+    branch, stays = ranked(project, "A branch", author=other), ranked(project, "Stays", author=other)
+    Conversation.objects.filter(pk=branch.comparison.message.conversation_id).update(forked_from=held)
+    exported(project)
+    (left,) = told("--without-trainer", user.email, "--project", "demo")
+    assert list(snapshots.keys_of(Export.objects.get(pk=left["made"]))) == [stays.pk]
+    assert reasons(left["difference"]["went"]) == {"of a person who is left out": [branch.pk]}
+    again = exported(project, without=[derive.pseudonym(project.secret, user.pk)])
+    assert list(snapshots.keys_of(again)) == [stays.pk]
+
+
+def test_ranks_that_they_gave_leave_trees(project):
+    user = factory.trainer(project)
+    ranked(project, "Hello", user)
+    parent = exported(project, "conversations", "oasst")
+    assert parent.manifest["counts"]["ranked"] == 4
+    assert "0 conversations of theirs and ranks that they gave" in run(
+        "--without-trainer", user.email, "--project", "demo"
+    )
+    made = Export.objects.latest("id")
+    assert list(made.parents.all()) == [parent]
+    assert list(snapshots.keys_of(made)) == list(snapshots.keys_of(parent))
+    assert made.manifest["counts"]["ranked"] == 0
+    assert "nothing in it is theirs" in run("--without-trainer", user.email, "--project", "demo")
 
 
 def test_of_one_only_and_where_all_is_theirs(project):

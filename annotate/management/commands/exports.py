@@ -232,8 +232,9 @@ def _told_left(left: Left) -> Iterator[str]:
         why = "all of it is theirs, so that no new one is made" if left.theirs else "nothing in it is theirs"
         yield f"export {parent.pk} ({parent.what} {parent.format}): {why}"
         return
+    theirs = f"{left.theirs:,} {noun} of theirs{' and ranks that they gave' if left.ranks else ''}"
     yield (
-        f"export {parent.pk} ({parent.what} {parent.format}): {left.theirs:,} {noun} of theirs; without them it is "
+        f"export {parent.pk} ({parent.what} {parent.format}): {theirs}; without them it is "
         f"export {left.made.pk}, {left.made.rows:,} rows, sha256 {left.made.digest}"
     )
     yield from _told_changes("left", left.difference.went)
