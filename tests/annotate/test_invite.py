@@ -59,7 +59,7 @@ def test_an_admin_may_enter_the_admin_site(client) -> None:
             ["a@example.org", "--role", "trainer", "--name", "x" * 121],
             "A name may have 120 characters; this one has 121.",
         ),
-        (["a@example.org", "--role", "trainer", "--name", "\udcff"], "The address or the name is not UTF-8."),
+        (["a@example.org", "--role", "trainer", "--name", "\udcff"], "NAME is not UTF-8"),
         (["a@example.org", "--role", "boss"], "There is no role boss. Roles: trainer, reviewer, admin, engineer."),
         (
             ["a@example.org", "--role", "trainer", "--project", "nowhere"],

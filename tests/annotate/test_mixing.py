@@ -264,7 +264,7 @@ def refused(project, tmp_path, name: str, says: str, error=Invalid) -> None:
         ('{"prompt": "One", "completion": "Yes"}\n{"prompt": "Two", "completion": 5}\n', "bad.jsonl .*line 2: "),
         ('{"prompt": "One", "completion": "Yes"}\n{"prompt"\n', "bad.jsonl .*line 2: "),
         ('{"a": 1}\n', "bad.jsonl is in none of the formats"),
-        ("", "bad.jsonl is in none of the formats"),
+        ("", "bad.jsonl is empty"),
     ],
 )
 def test_files_that_cannot_be_mixed_in(project, tmp_path, content, says):

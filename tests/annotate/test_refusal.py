@@ -49,7 +49,6 @@ def test_a_refusal_on_the_command_line(tmp_path):
     [
         ["export", "nothing", "--format", "ranked"],
         ["export", "comparisons", "--format", "csv"],
-        ["export", "comparisons"],
         ["import_prompts", "prompts.jsonl"],
         ["sample_comparisons", "--project", "demo", "--count", "many"],
     ],
@@ -60,6 +59,14 @@ def test_words_that_a_command_does_not_know_are_one_line(arguments):
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert f"manage.py {arguments[0]}: error: " in done.stderr
+
+
+def test_what_may_be_left_out_in_one_case_only_is_one_line():
+    done = manage("export", "comparisons")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("Refused: Name what to export")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["check_export", "export", "import_prompts", "sample_comparisons", "stats"])
