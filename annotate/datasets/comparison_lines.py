@@ -38,7 +38,7 @@ class RankedLines(said.Lines):
             yield "stands before or beside a line of the same or a later group_id and ranking_id"
         self.last = here
         yield from _ranking(line)
-        yield from _order(line["completions"], redacted=self.filters.get("personal") == "redact")
+        yield from _order(line["completions"], redacted=self.redacted)
         yield from _completions(line["completions"])
         yield from said.context(line["context"])
         self.tally.add([line], [line])
@@ -115,7 +115,7 @@ class OrderLines(said.Lines):
 
     def problems(self, line: dict) -> Iterator[str]:
         """What is wrong with the next order."""
-        yield from _order(line["completions"], redacted=self.filters.get("personal") == "redact")
+        yield from _order(line["completions"], redacted=self.redacted)
         yield from said.context(line["context"])
 
 
@@ -127,8 +127,6 @@ class PairLines(said.Lines):
     def __init__(self, described: dict):
         super().__init__(described)
         self.pairs = self.filters.get("pairs")
-        # Two answers may be the same once personal data is taken out of them, and keep their ranks.
-        self.redacted = self.filters.get("personal") == "redact"
         self.begin_file()
 
     def begin_file(self) -> None:
@@ -205,6 +203,7 @@ class PairLines(said.Lines):
             yield "margin is below 0"
         for name, side in (("chosen", chosen), ("rejected", rejected)):
             rank = line[f"{name}_rank"]
+            # Two answers may be the same once personal data is taken out of them, and keep their ranks.
             if side and not self.redacted and self.rank_of.setdefault(side[0]["content"], rank) != rank:
                 yield f"{name} has another rank than in an earlier pair of its ranking"
 

@@ -1,12 +1,20 @@
 """Personal data in what is exported: counted, and taken out where that is wanted. What it is, is in `personal`."""
 
+import re
 from collections import Counter, defaultdict
 from functools import lru_cache
 
 from annotate import personal
 
-TEXTS = frozenset({"content", "text", "suggestion", "hint"})
-"""The fields of a whole line that hold what somebody said, at any depth."""
+OURS = frozenset(
+    {
+        *("split", "family", "families", "trainer", "reviewer", "project", "source", "role", "kind", "left_out"),
+        *("review_state", "ranking_kind", "comparison_state", "assignment_state", "finish_reason", "finished_at"),
+        *("policy", "policies", "template_hash", "flags", "message_id", "parent_id", "message_tree_id", "created_date"),
+    }
+)
+"""The fields of a whole line that hold no words of people, at any depth. All others do: what somebody said, and names
+and facts that came with it from a file."""
 
 
 class Scan:
@@ -47,18 +55,13 @@ class Scan:
             changed = {
                 name: looked
                 for name, one in value.items()
-                if one and (looked := self._field(name, one, kinds)) is not one
+                if one and name not in OURS and (looked := self._look(one, kinds)) is not one
             }
             return value | changed if changed else value
         if isinstance(value, list):
-            looked = [self._look(one, kinds) if isinstance(one, dict | list) else one for one in value]
+            looked = [self._look(one, kinds) for one in value]
             return looked if any(new is not old for new, old in zip(looked, value, strict=True)) else value
-        return value
-
-    def _field(self, name: str, value, kinds: Counter):
-        if isinstance(value, str):
-            return self._text(value, kinds) if name in TEXTS else value
-        return self._look(value, kinds)
+        return self._text(value, kinds) if isinstance(value, str) else value
 
     def _text(self, text: str, kinds: Counter) -> str:
         found = _spans(text)
@@ -86,3 +89,7 @@ def _spans(text: str) -> list[personal.Span]:
 def _name(kind: str) -> str:
     """A kind without its article."""
     return kind.partition(" ")[2]
+
+
+TAKEN_OUT = re.compile("|".join(re.escape(f"[{_name(kind.name)}]") for kind in personal.KINDS))
+"""What stands where something was taken out."""

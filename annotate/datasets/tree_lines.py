@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Iterator
 from datetime import datetime
 
-from annotate import derive
 from annotate.datasets import said
 from annotate.datasets.tallies import TreeTally, nodes
 
@@ -25,7 +24,7 @@ class TreeLines(said.Lines):
     def apart(self, line: dict) -> Iterator[tuple[str, Hashable]]:
         """The tree and its opening."""
         yield "message_tree_id", line["message_tree_id"]
-        yield "opening", derive.family_of(line["prompt"]["text"])
+        yield from self.opening(line["prompt"]["text"])
 
     def problems(self, line: dict) -> Iterator[str]:
         """What is wrong with the next tree."""

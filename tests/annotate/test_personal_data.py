@@ -63,6 +63,18 @@ def test_comparisons_too():
     assert found["completions"][0]["completion"][0]["content"] == "[e-mail address]"
 
 
+def test_names_and_facts_from_files_too():
+    line = {
+        "split": "train",
+        "source_id": MAIL,
+        "use_case": f"Letters to {MAIL}",
+        "path": [{"message_id": "m1", "text": "Hi", "annotator": MAIL, "notes": {"seen": [f"by {MAIL}"]}}],
+    }
+    looked = Scan(redact=True).line(line)
+    assert "posteo" not in json.dumps(looked)
+    assert looked["path"][0]["notes"] == {"seen": ["by [e-mail address]"]}
+
+
 def test_it_can_be_gone_on_with():
     scan = Scan(redact=False)
     scan.line(LINE)
@@ -151,3 +163,20 @@ def test_an_export_says_what_is_in_it_and_can_leave_it_out(tmp_path, personal_da
     assert made.manifest["personal_data"] == (None if personal_data == "ignore" else expected)
     assert check(tmp_path / "out").problems == []
     assert piece.messages.get(position=1).text == turns[0]["text"]
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("folders")
+def test_openings_that_differed_in_what_was_taken_out_are_no_leak(tmp_path):
+    project = factory.project(review_share=0)
+    in_split = {}
+    for number in range(500):
+        opening = f"vera.lindt{number * 7919}@posteo{number}.de"
+        in_split.setdefault(derive.split_of(project.secret, derive.family_of(opening)), opening)
+    for opening in in_split.values():
+        turns = [factory.written_turn("user", opening), factory.written_turn("assistant", "Gladly.")]
+        factory.finished_piece(project, None, *turns)
+    wanted = filters.Demonstrations(personal="redact")
+    made = snapshots.export("demonstrations", project=project, format="messages", filters=wanted, out=tmp_path / "out")
+    assert len(made.manifest["counts"]["by_split"]) == 3
+    assert check(tmp_path / "out").problems == []
