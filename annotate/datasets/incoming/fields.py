@@ -27,6 +27,9 @@ that prompt, so it names none."""
 
 USE_CASE_KEYS = ("use_case", "category")
 
+MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
+"""Where rows name what is to be seen or heard beside the words."""
+
 UNWANTED_KEYS = ("label", "kto_tag")
 """Where unpaired preferences say whether an answer is a good one."""
 
@@ -103,6 +106,8 @@ def wanted(row: dict) -> None:
 
 def talk(row: dict, turns: list[Turn], taken: set[str], *, suffix: str = "", ids: tuple[str, ...] = ID_KEYS) -> Talk:
     """The conversation of a row, of which the fields `taken` became turns and the others are kept beside them."""
+    if any(row.get(key) for key in MEDIA_KEYS):
+        raise Bad("it comes with a picture, a film or a sound, which no conversation here can hold")
     key = next((key for key in ids if name(row.get(key))), None)
     split, use_case = row.get("split"), _use_case(row)
     gone = taken | ({key} if key else set()) | ({"split"} if isinstance(split, str) else set())

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from annotate.datasets import openings
 from annotate.datasets.incoming import (
     hh,
     instructions,
@@ -22,6 +23,10 @@ __all__ = ["FORMATS", "MENDS", "Bad", "Format", "Item", "Options", "read", "reco
 
 PROMPTS = "prompts"
 """Openings without an answer. They are recognised here and read by `annotate.datasets.openings`."""
+
+ANSWERS = ("answer", "chosen", "completion", "human_ref", "output", "rejected", "replies", "reply", "response")
+"""How the names of fields begin that hold answers. Where no format reads them the row is no mere opening: they would be
+lost without a word."""
 
 SHOWN = 12
 """Fields that a refusal names."""
@@ -85,7 +90,9 @@ def recognise(first_values: list, name: str) -> str:
     found = Counter(form for form in map(_format, first_values) if form).most_common(2)
     known = ", ".join([*FORMATS, PROMPTS])
     if not found:
-        raise Invalid(f"{name} is in none of the formats {known}: {_seen(first_values)}.")
+        opened = any(_is_opening(value) for value in first_values if isinstance(value, dict))
+        hint = f" The format {PROMPTS} takes the openings alone." if opened else ""
+        raise Invalid(f"{name} is in none of the formats {known}: {_seen(first_values)}.{hint}")
     if len(found) > 1 and found[0][1] == found[1][1]:
         raise Invalid(f"{name} may be {found[0][0]} or {found[1][0]}: as many of its rows are. Name the format.")
     return found[0][0]
@@ -100,7 +107,7 @@ def _format(value) -> str | None:
     3. A list of `conversations` or `items`: sharegpt.
     4. A list of `messages`, or lists as `prompt` and `completion`: messages.
     5. `instruction` or `prompt` with an answer beside it, or `instances`: instructions.
-    6. A text alone, or in `prompt`, `text` or `instruction`: prompts.
+    6. A text alone, or in `prompt`, `text` or `instruction` without fields that look like answers: prompts.
     """
     if isinstance(value, str):
         return PROMPTS
@@ -122,7 +129,15 @@ def _format(value) -> str | None:
     asks = [row[key] for key in instructions.ASKS if key in row]
     if asks and isinstance(asks[0], str) and row.keys() & {"instances", *instructions.OUTPUTS}:
         return "instructions"
-    return PROMPTS if any(isinstance(row.get(key), str) for key in ("prompt", "text", "instruction")) else None
+    return PROMPTS if _is_opening(row) and not any(map(_looks_like_an_answer, row, row.values())) else None
+
+
+def _is_opening(row: dict) -> bool:
+    return any(isinstance(row.get(key), str) for key in openings.TEXT_KEYS)
+
+
+def _looks_like_an_answer(key: str, value) -> bool:
+    return key.lower().startswith(ANSWERS) and isinstance(value, str | list | dict) and bool(value)
 
 
 def _is_ranked(row: dict) -> bool:

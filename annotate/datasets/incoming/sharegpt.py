@@ -6,7 +6,7 @@ from annotate.datasets.incoming.mends import Mending
 from annotate.datasets.incoming.options import Options
 from annotate.datasets.incoming.turns import answered
 
-LISTS = ("conversations", "items")
+LISTS = ("conversations", "conversation", "items")
 TAKEN = {*LISTS, *chat.SYSTEMS, "chosen", "rejected"}
 
 

@@ -139,6 +139,15 @@ REFUSALS = [
         "what stands before its answers does not end with a turn of the user",
     ),
     ("preference", {"context": [u("Why?")], "completions": [{"rank": 0}]}, "completion is missing"),
+    # Pictures and sounds beside the words.
+    ("sharegpt", {"conversations": speaks("human", "gpt"), "image": "cat.jpg"}, "it comes with a picture"),
+    ("messages", {"messages": CHAT, "images": [{"bytes": None, "path": "cat.jpg"}]}, "it comes with a picture"),
+    (
+        "preference",
+        {"prompt": "Why?", "chosen": "So.", "rejected": "No.", "audios": ["a.wav"]},
+        "it comes with a picture",
+    ),
+    ("instructions", {"instruction": "Why?", "output": "So.", "video": "a.mp4"}, "it comes with a picture"),
 ]
 
 
@@ -191,6 +200,8 @@ def test_the_format_of_most_rows_counts():
         ({"prompt": "Why?", "messages": CHAT}, "messages"),
         ({"chosen": f"{BEGUN} So.", "rejected": f"{BEGUN} No.", "prompt": BEGUN}, "preference"),
         ({"chosen": f"{BEGUN} So.", "rejected": f"{BEGUN} No."}, "hh"),
+        ({"conversation_id": "x", "model": "m", "conversation": CHAT, "language": "English"}, "sharegpt"),
+        ({"prompt": "Why?", "answer_html": "", "response_tokens": 7}, "prompts"),
     ],
 )
 def test_one_row_is_recognised(value, format):
@@ -205,6 +216,11 @@ def test_one_row_is_recognised(value, format):
         ([7, None], "its rows are no objects."),
         ([{"question": "Why?", "answer": "So."}], "its fields are question, answer."),
         ([{"prompt": [u("Why?")]}], "its fields are prompt."),
+        ([{"prompt": "Why?", "response_0": "So.", "response_1": "No.", "better_response_id": 0}],
+         "its fields are prompt, response_0, response_1, better_response_id. "
+         "The format prompts takes the openings alone."),
+        ([{"instruction": "Why?", "completions": [{"model": "m", "response": "So.", "overall_score": 7.0}]}],
+         "its fields are instruction, completions. The format prompts takes the openings alone."),
         ([{f"f{n}": n} for n in range(20)], "f10, f11 and 8 more."),
         ([{"version": 1, "data": [{"prompt": "Why?"}]}],
          "it is one object; if the rows are in its list 'data', give a file of that list alone."),
