@@ -22,6 +22,10 @@ LOCK = 0x66616D69
 CHUNK = 500
 """Openings that are joined in one transaction; people who finish something new wait for no more than one chunk."""
 
+CHARACTERS = 200_000
+"""Characters of openings after which a chunk ends: long ones that have much in common with others, yet are not near to
+them, take long to compare."""
+
 FEW = 1000
 """So many openings without a family are joined in passing."""
 
@@ -300,9 +304,11 @@ def join_pending(*, project: Project, progress: Callable[[int, int], None] = lam
     for table, statement in kinds:
         # What another one who joins has not committed yet was passed by, or waited for and done.
         while pending(table, project).exists():
-            after = 0
-            while chunk := _join_chunk(project, table, statement, after):
+            after, most = 0, CHUNK
+            while chunk := _join_chunk(project, table, statement, after, most):
                 after, joined = chunk
+                # Where they are long, no more are read than are likely to be joined.
+                most = min(CHUNK, 2 * joined)
                 done += joined
                 progress(done, max(done, total))
     return done
@@ -325,18 +331,21 @@ def pending(table: type[Conversation] | type[Prompt], project: Project | OuterRe
 
 
 @transaction.atomic
-def _join_chunk(project: Project, table: type, statement: str, after: int) -> tuple[int, int] | None:
+def _join_chunk(project: Project, table: type, statement: str, after: int, most: int) -> tuple[int, int] | None:
     """Join the next rows behind the id `after`: the last id and how many they were. None where none is left."""
-    ids, openings, near = [], [], []
-    given = {"project": project.pk, "after": after, "most": CHUNK, "long": likeness.LONG}
+    ids, openings, near, size = [], [], [], 0
+    given = {"project": project.pk, "after": after, "most": most, "long": likeness.LONG}
     with connection.chunked_cursor() as cursor:
         # A few at a time: of each text only what is kept stays in memory.
-        cursor.itersize = 50
+        cursor.itersize = 10
         cursor.execute(statement, given)
         for pk, opening, whole in cursor:
             ids.append(pk)
             openings.append(opening)
             near.append(None if whole is None else _array(likeness.bands(whole)))
+            size += min(len(opening), likeness.LONG)
+            if size >= CHARACTERS:
+                break
     if not ids:
         return None
     families = join(project=project, texts=openings)

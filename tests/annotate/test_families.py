@@ -274,6 +274,19 @@ def test_chunks_do_not_change_what_comes_of_it(project, monkeypatch):
     assert found == [derive.family_of(text) for text in texts] * 2
 
 
+def test_chunks_of_long_openings_are_small(project, monkeypatch):
+    texts = [words(30) for _ in range(6)]
+    for text in texts:
+        factory.imported(project, ("user", text), family="")
+    monkeypatch.setattr(families, "CHARACTERS", len(texts[0]) + 1)
+    told = []
+    families.join_pending(project=project, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 6), (4, 6), (6, 6)]
+    assert list(Conversation.objects.order_by("id").values_list("family", flat=True)) == [
+        derive.family_of(text) for text in texts
+    ]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_two_join_at_once_and_both_end_when_all_is_joined(monkeypatch):
     project = factory.project()
