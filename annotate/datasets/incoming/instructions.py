@@ -8,6 +8,8 @@ from annotate.datasets.incoming.turns import answered
 
 ASKS = ("instruction", "prompt")
 INPUTS = ("input", "context")
+NO_INPUT = ("<noinput>", "<no input>")
+"""What models write for an input that is not there, as Self-Instruct's prompt asked them to."""
 OUTPUTS = ("output", "response", "completion")
 SYSTEMS = ("system", "system_prompt")
 TAKEN = {*ASKS, *INPUTS, *OUTPUTS, *SYSTEMS, "instances", "history"}
@@ -36,7 +38,10 @@ def read(value, options: Options) -> Item:
     talks = [
         fields.talk(
             row,
-            answered([*before, *asking(asked, options, mends, alone=not row.get("history")), Turn("assistant", answer)], mends),
+            answered(
+                [*before, *asking(asked, options, mends, alone=not row.get("history")), Turn("assistant", answer)],
+                mends,
+            ),
             TAKEN,
             suffix=f"#{number}" if len(once) > 1 else "",
         )
@@ -52,6 +57,8 @@ def question(row: dict, holder: dict, mends: Mending) -> str:
         key = fields.first_key(row, ASKS)
         raise Bad(f"{key} is empty" if key else f"it has none of the fields {', '.join(ASKS)}")
     given = fields.first_text(holder, INPUTS, mends)
+    if given.lower() in NO_INPUT:
+        given = ""
     return f"{asked}\n\n{given}" if given else asked
 
 

@@ -233,3 +233,10 @@ def test_one_row_is_recognised(value, format):
 def test_a_file_that_is_not_recognised(values, said):
     with pytest.raises(Invalid, match=re.escape(said) + "$"):
         formats.recognise(values, "rows.jsonl")
+
+
+@pytest.mark.parametrize("given", ["<noinput>", " <NoInput> ", "<no input>", "", None])
+def test_an_input_that_is_none(given):
+    row = {"instruction": "Why?", "input": given, "output": "So.", "images": []}
+    ((_, item),) = formats.read([(1, row)], format="instructions", options=Options())
+    assert [turn.text for turn in item.talks[0].turns] == ["Why?", "So."]
