@@ -53,6 +53,8 @@ class State:
     own: int = 0
     """Groups of the record that are in it."""
     held_out: int = 0
+    made_from: tuple[str, ...] = ()
+    """What the further groups are from, as it was when the first of them was made."""
     splits: dict[str, shards.Written] = field(default_factory=dict)
 
 

@@ -161,5 +161,6 @@ DEMONSTRATIONS = What(
     made_by=demonstration_rows.made_by,
     more=mixing.drawn,
     parents=mixing.parents,
+    made_from=mixing.made_from,
     mark=_mark,
 )

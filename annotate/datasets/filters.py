@@ -4,6 +4,7 @@ admin site, and for going on with an export from its record."""
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from datetime import date, datetime, time
+from pathlib import PurePath
 from typing import Any
 
 from django.utils import timezone
@@ -282,6 +283,11 @@ def _mixes(name: str, value, what: str) -> tuple[Mix, ...]:
     for one in names:
         if names.count(one) > 1:
             raise Invalid(f"{name}: {one} is there twice; name it once, with all that is wanted of it.")
+    # A set is called by this on its lines.
+    files = [PurePath(one).name for one in names if not one.startswith("export:")]
+    for one in files:
+        if files.count(one) > 1 or one in OF:
+            raise Invalid(f"{name}: {one} could not be told from another set on its lines; rename the file.")
     return given
 
 

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import islice
 from pathlib import Path
 
@@ -50,11 +50,21 @@ def drawn(project: Project, filters: Demonstrations, own: int) -> Iterator[list[
     """The whole lines of what is mixed in, each a group of its own, set by set in the order of each.
 
     `own` is how many conversations the export has itself, which weights go by. What is near to two splits is out
-    before the draw, and what the export has itself. Raises Invalid where a set cannot be read or mixed in.
+    before the draw, what the export has itself, and what came of a set before. Raises Invalid where a set cannot be
+    read or mixed in.
     """
+    taken: set[tuple[str, int]] = set()
+    several = sum(mix.name.startswith(EXPORT) for mix in filters.mix) > 1
     for mix in filters.mix:
-        for line in _drawn_of(_opened(mix, project), project, filters, mix, own):
+        for line in _drawn_of(_opened(mix, project), project, filters, mix, own, taken):
             yield [line]
+            if several and line["conversation_id"] is not None:
+                taken.add((line["project"], line["conversation_id"]))
+
+
+def made_from(project: Project, filters: Demonstrations) -> list[str]:
+    """What the sets are at this moment: the SHA-256 of each file, the digest of each export."""
+    return [_opened(mix, project).digest() for mix in filters.mix]
 
 
 def parents(project: Project, filters: Demonstrations) -> list[dict]:
@@ -66,26 +76,38 @@ def parents(project: Project, filters: Demonstrations) -> list[dict]:
 
 
 def _drawn_of(
-    source: "_File | _Export", project: Project, filters: Demonstrations, mix: Mix, own: int
+    source: "_File | _Export",
+    project: Project,
+    filters: Demonstrations,
+    mix: Mix,
+    own: int,
+    taken: Set[tuple[str, int]],
 ) -> Iterator[dict]:
     keys = array("Q", (_key(filters.mix_seed, source.name, place) for place, _ in enumerate(source.talks())))
     wanted = round(mix.weight * own) if mix.count is None else mix.count
     if not keys or not wanted:
         return
-    bound = _bound_of_kept(source, project, filters, keys, wanted)
-    for _, line in _kept(source, project, filters, keys, low=-1, high=bound):
+    # What is drawn from this set itself is not among it: each is there once.
+    taken = frozenset(taken)
+    bound = _bound_of_kept(source, project, filters, keys, wanted, taken)
+    for _, line in _kept(source, project, filters, keys, taken, low=-1, high=bound):
         yield line
 
 
 def _bound_of_kept(
-    source: "_File | _Export", project: Project, filters: Demonstrations, keys: array, wanted: int
+    source: "_File | _Export",
+    project: Project,
+    filters: Demonstrations,
+    keys: array,
+    wanted: int,
+    taken: Set[tuple[str, int]],
 ) -> int:
     """The key up to which so many can be kept, all where there are not so many."""
     kept: array = array("Q")
     looked, low = min(wanted, len(keys)), -1
     while True:
         high = _smallest(keys, looked)
-        kept.extend(key for key, _ in _kept(source, project, filters, keys, low=low, high=high))
+        kept.extend(key for key, _ in _kept(source, project, filters, keys, taken, low=low, high=high))
         if len(kept) >= wanted:
             return _smallest(kept, wanted)
         if looked == len(keys):
@@ -97,7 +119,14 @@ def _bound_of_kept(
 
 
 def _kept(
-    source: "_File | _Export", project: Project, filters: Demonstrations, keys: array, *, low: int, high: int
+    source: "_File | _Export",
+    project: Project,
+    filters: Demonstrations,
+    keys: array,
+    taken: Set[tuple[str, int]],
+    *,
+    low: int,
+    high: int,
 ) -> Iterator[tuple[int, dict]]:
     """Of the conversations whose keys are in this range those that may be mixed in, with their families and splits."""
     within = ((keys[place], talk) for place, talk in enumerate(source.talks()) if low < keys[place] <= high)
@@ -106,7 +135,8 @@ def _kept(
         ours = source.ours(lines, filters)
         for (key, _), line in zip(chunk, lines, strict=True):
             fits = line["split"] != shapes.HELD_OUT and filters.split in (None, line["split"])
-            if fits and line["conversation_id"] not in ours:
+            here = line["conversation_id"]
+            if fits and here not in ours and (line["project"], here) not in taken:
                 yield key, line
 
 
@@ -192,10 +222,12 @@ class _File:
         """Which of them the export has itself: they are from elsewhere."""
         return set()
 
-    def parent(self) -> dict:
+    def digest(self) -> str:
         with open(self.path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"kind": "file", "name": self.name, "sha256": digest, "conversations": _count(self)}
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def parent(self) -> dict:
+        return {"kind": "file", "name": self.name, "sha256": self.digest(), "conversations": _count(self)}
 
 
 class _Export:
@@ -248,6 +280,9 @@ class _Export:
         ids = [line["conversation_id"] for line in lines if line["conversation_id"] is not None]
         counting = demonstration_rows.conversations(project=self.project, filters=filters)
         return set(counting.filter(pk__in=ids).values_list("pk", flat=True))
+
+    def digest(self) -> str:
+        return self.export.digest
 
     def parent(self) -> dict:
         one = self.export

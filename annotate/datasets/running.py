@@ -65,6 +65,7 @@ class Running:
             raise Invalid(self.what.no_lines(self.asked.format, self.filters, state.tally))
         self.tell(CLOSING, 0)
         made = self._finish(state, splits)
+        written.check_made_from()
         self.tell(STORING, 0)
         self._store(made, copy)
 

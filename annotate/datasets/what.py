@@ -44,6 +44,8 @@ class What:
     """(project, filters, how many groups of its own are in it): groups of further whole lines, the same every time."""
     parents: Callable[[Project, Any], list[dict]] = lambda project, filters: []
     """(project, filters): what the further lines are from, as the manifest lists it; `export` is an export's id."""
+    made_from: Callable[[Project, Any], list[str]] = lambda project, filters: []
+    """(project, filters): digests of what the further lines are from; while these are the same, so are the lines."""
     beside: dict[str, Callable[[dict[str, list[str]]], dict[str, bytes]]] = field(default_factory=dict)
     """By format: of the names of the files by split, further files with their content."""
     mark: Callable[[Sequence[int]], None] | None = None

@@ -134,6 +134,7 @@ class Writing:
             self.chunk = max(1, min(CHUNK, CHUNK_BYTES * len(chunk) // self.made))
 
     def _more(self, tell: Tell) -> None:
+        self.check_made_from()
         groups = self.what.more(self.project, self.filters, self.state.own)
         for number, lines in enumerate(groups or ()):
             # What was written before it stopped is made again and passed over: its order is always the same.
@@ -144,6 +145,13 @@ class Writing:
                 self._keep(due=False)
             self._group(lines)
             self.state.more += 1
+
+    def check_made_from(self) -> None:
+        """Raises Invalid where what is mixed in is not what it was when that began, so that lines would not agree."""
+        now = tuple(self.what.made_from(self.project, self.filters))
+        if self.state.more and now != self.state.made_from:
+            raise Invalid("What is mixed in was changed since the export began to. Put it back, or make a new export.")
+        self.state.made_from = now
 
     def _group(self, lines: list[dict]) -> bool:
         """Write the lines that the format makes of those of one group; whether there were any."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from annotate import derive, families
-from annotate.datasets import filters, mixing, snapshots
+from annotate.datasets import filters, mixing, snapshots, writing
 from annotate.datasets.check import check
 from annotate.datasets.shards import Files
 from annotate.errors import Invalid, NotFound
@@ -279,6 +279,46 @@ def test_a_file_that_changes_meanwhile(project, file):
         more.write(json.dumps(row(100)) + "\n")
     with pytest.raises(Invalid, match="was changed while it was read"):
         list(source.talks())
+
+
+def test_a_file_that_changes_before_it_goes_on(project, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "CHUNK", 1)
+    monkeypatch.setattr(writing, "KEEP_SECONDS", 0)
+
+    def stop(step: str, done: int, total: int | None) -> None:
+        if step == snapshots.MIXING and done == 5:
+            raise KeyboardInterrupt
+
+    wanted = filters.parse("demonstrations", {"mix": [f"{file}:20"]})
+    asked = {"project": project, "format": "messages", "filters": wanted}
+    with pytest.raises(KeyboardInterrupt):
+        snapshots.export("demonstrations", **asked, progress=stop)
+    cut, before = Export.objects.get(), file.read_text()
+    written(file, [row(number) for number in range(100, 200)])
+    with pytest.raises(Invalid, match="What is mixed in was changed since the export began to"):
+        snapshots.go_on(cut)
+    # As it was, but touched.
+    file.write_text(before)
+    cut.refresh_from_db()
+    assert snapshots.go_on(cut).digest == snapshots.export("demonstrations", **asked).digest
+
+
+def test_what_is_in_two_sets_comes_once(project, tmp_path):
+    factory.finished_chat(project)
+    few = snapshots.export("conversations", project=project, format="messages", filters=filters.Conversations())
+    factory.finished_chat(project)
+    more = snapshots.export("conversations", project=project, format="messages", filters=filters.Conversations())
+    lines = export(project, tmp_path / "out", f"export:{few.pk}:9", f"export:{more.pk}:9")
+    ids = [line["conversation_id"] for line in lines]
+    assert len(ids) == len(set(ids)) == 5
+
+
+def test_files_that_could_not_be_told_apart(project, file, tmp_path):
+    (tmp_path / "more").mkdir()
+    other = written(tmp_path / "more" / file.name, [row(1)])
+    for names in ([f"{file}:1", f"{other}:1"], ["elsewhere/demonstrations:1"]):
+        with pytest.raises(Invalid, match="could not be told from another set on its lines; rename the file"):
+            filters.parse("demonstrations", {"mix": names})
 
 
 def test_exports_that_cannot_be_mixed_in(project, tmp_path):
