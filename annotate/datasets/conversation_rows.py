@@ -38,7 +38,7 @@ def keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
 TREES = """
 SELECT min(id) OVER (PARTITION BY name), id FROM (
     SELECT wanted.id, (
-        SELECT CASE WHEN first.source_id <> '' THEN first.source_id ELSE 'text:' || md5(first.text) END
+        SELECT first.source_id || ':' || md5(first.text)
         FROM annotate_message first
         WHERE first.conversation_id = wanted.id AND first.role <> 'system' ORDER BY first.position LIMIT 1
     ) AS name
@@ -46,8 +46,8 @@ SELECT min(id) OVER (PARTITION BY name), id FROM (
 ) named
 ORDER BY 1, 2
 """
-"""The conversations, each with the first one that has the same beginning: by the name of its first message in the file
-that it came from, else by its words."""
+"""The conversations, each with the first one that has the same beginning: by the words of its first message, and by the
+name of that in the file that it came from."""
 
 
 def tree_keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
@@ -115,6 +115,28 @@ FROM annotate_message message
 JOIN annotate_comparison comparison ON comparison.message_id = message.id AND comparison.state = 'closed'
 WHERE message.conversation_id = wanted.id) ranked
 """
+
+
+NAMED_TWICE = """
+SELECT source_id, (array_agg(digest ORDER BY id))[1] FROM (
+    SELECT conversation.id, first.source_id, md5(first.text) AS digest
+    FROM annotate_conversation conversation
+    CROSS JOIN LATERAL (
+        SELECT source_id, text FROM annotate_message
+        WHERE conversation_id = conversation.id AND role <> 'system' ORDER BY position LIMIT 1) first
+    WHERE conversation.project_id = %s AND conversation.kind = 'imported' AND conversation.state = 'finished'
+        AND first.source_id <> '' AND first.source_id NOT LIKE 'sha256:%%'
+) named
+GROUP BY source_id HAVING count(DISTINCT digest) > 1
+"""
+
+
+def named_twice(project: Project) -> dict[str, str]:
+    """The names that several files gave to beginnings of different words, each with the MD5 of the words that had it
+    first. There are none where all files name messages as OASST does."""
+    with connection.cursor() as cursor:
+        cursor.execute(NAMED_TWICE, [project.pk])
+        return dict(cursor.fetchall())
 
 
 RANKED_BY = """

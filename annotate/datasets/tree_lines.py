@@ -59,7 +59,7 @@ def _node(node: dict) -> Iterator[str]:
         return
     if not node["text"].strip():
         yield "is empty"
-    if "created_date" in node and not _is_moment(node["created_date"]):
+    if "created_date" in node and not is_moment(node["created_date"]):
         yield "has no time as created_date"
     replies = node["replies"]
     for reply in replies:
@@ -72,7 +72,8 @@ def _node(node: dict) -> Iterator[str]:
             yield "has a reply with a rank below 0"
 
 
-def _is_moment(text: str) -> bool:
+def is_moment(text: str) -> bool:
+    """Whether a text is a date or a time in ISO 8601."""
     try:
         datetime.fromisoformat(text)
     except ValueError:

@@ -4,14 +4,16 @@ An imported message keeps the name and the fields that it had in its tree, so th
 goes out as it was. All others are named under the project's secret, by what was said up to them.
 """
 
+import hashlib
 import uuid
 from collections.abc import Callable, Iterator
 
 from annotate import derive
-from annotate.datasets import persons
+from annotate.datasets import conversation_rows, persons, shapes
 from annotate.datasets.demonstration_formats import alternates
 from annotate.datasets.filters import Conversations as Filters
 from annotate.datasets.splits import Splitter
+from annotate.datasets.tree_lines import is_moment
 from annotate.models import Policy, Project
 from annotate.quality import consensus
 
@@ -22,6 +24,9 @@ ROLES = {"user": "prompter", "assistant": "assistant"}
 
 TAKES_TURNS_NOT, TOO_LONG, OTHER_SPLIT = "not_alternating", "too_long", "other_split"
 """Why a conversation may be in no tree."""
+
+WHICH = ("parent_id", "role", "text")
+"""What tells two messages of one name apart."""
 
 NAMED = "sha256:"
 """How a message is called that had no name in its file."""
@@ -34,6 +39,7 @@ class Renderer:
         self.secret = project.secret
         self.policies = dict(Policy.objects.values_list("id", "name"))
         self.split_of = Splitter(project).of
+        self.named_twice = conversation_rows.named_twice(project)
         self.without = set(persons.named(project=project, pseudonyms=filters.without)) if filters.without else set()
 
     def line(self, row: dict) -> dict:
@@ -66,12 +72,20 @@ class Renderer:
         path: list[dict] = []
         for message in said:
             before = path[-1]["message_id"] if path else None
-            about = message["facts"] or {}
-            if trainer_id is not None:
-                about = self._ours(message, trainer_id)
+            about = (
+                self._ours(message, trainer_id) if trainer_id is not None else _brought(message["facts"], shapes.NODE)
+            )
             role = ROLES[message["role"]]
-            path.append(self._node(message["text"], role, before, message["source_id"], about))
+            source_id = message["source_id"]
+            if not path and self._is_anothers(source_id, message["text"]):
+                source_id = f"{NAMED}{source_id}:{derive.digest_of(message['text'])}"
+            path.append(self._node(message["text"], role, before, source_id, about))
         return path
+
+    def _is_anothers(self, source_id: str, text: str) -> bool:
+        """Whether a first message has the name of another one, which was brought in before it."""
+        first = self.named_twice.get(source_id)
+        return first is not None and hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != first
 
     def _ours(self, message: dict, trainer_id: int) -> dict:
         """What is known of a message of a trainer's conversation."""
@@ -112,6 +126,19 @@ class Renderer:
         return {"parent_id": before, "nodes": list(nodes.values()), "ranks": [ranks.get(str(pk)) for pk in nodes]}
 
 
+def _brought(facts: dict | None, shape: dict) -> dict:
+    """What came with something from its file, less fields of OASST's that hold what OASST's readers would not take."""
+    return {name: value for name, value in (facts or {}).items() if name not in shape or _fits(name, value, shape)}
+
+
+def _fits(name: str, value, shape: dict) -> bool:
+    if next(shapes.misfits(value, shape[name]), None) is not None:
+        return False
+    if value is None or name not in ("rank", "created_date"):
+        return True
+    return value >= 0 if name == "rank" else is_moment(value)
+
+
 def _uuid(digits: str) -> uuid.UUID:
     """A name of the kind that is made from others (version 5), of a keyed hash."""
     return uuid.UUID(hex=digits[:32], version=5)
@@ -127,15 +154,32 @@ def oasst(lines: list[dict], filters: Filters) -> Iterator[dict]:
             line["left_out"] = OTHER_SPLIT
         if line["left_out"] is not None:
             continue
+        given = line["given"] = {}
         for node in line["path"]:
-            _add(node, nodes)
+            named = _named_apart(node, nodes, given)
+            given[node["message_id"]] = named["message_id"]
+            _add(named, nodes)
         first = line["path"][0]["message_id"]
         trees.setdefault(first, _tree(first, nodes[first], line["facts"]))
     for line in lines:
         if line["left_out"] is None:
             for ranked in line["ranked"]:
-                _rank(ranked, nodes)
+                _rank(ranked, nodes, line["given"])
     yield from trees.values()
+
+
+def _named_apart(node: dict, nodes: dict[str, dict], given: dict[str, str]) -> dict:
+    """The message, with another name where its own is that of another one in the tree: several files may number their
+    messages, or one may have been changed and brought in again. `given` are the names that those before it got."""
+    if "parent_id" in node:
+        node = node | {"parent_id": given.get(node["parent_id"], node["parent_id"])}
+    there = nodes.get(node["message_id"], node)
+    if all(there.get(name) == node.get(name) for name in WHICH):
+        return node
+    told = ":".join(str(node.get(name)) for name in ("message_id", *WHICH))
+    # Its rank was one among other neighbours.
+    named = {name: value for name, value in node.items() if name != "rank"}
+    return named | {"message_id": str(uuid.uuid5(uuid.NAMESPACE_OID, told))}
 
 
 def _add(node: dict, nodes: dict[str, dict]) -> None:
@@ -148,23 +192,24 @@ def _add(node: dict, nodes: dict[str, dict]) -> None:
         nodes[node["parent_id"]]["replies"].append(nodes[pk])
 
 
-def _rank(ranked: dict, nodes: dict[str, dict]) -> None:
+def _rank(ranked: dict, nodes: dict[str, dict], given: dict[str, str]) -> None:
     """Put the candidates of a comparison beside each other, with their ranks unless their neighbours have some."""
     if ranked["parent_id"] is None:
         return
-    parent = nodes[ranked["parent_id"]]
+    parent = nodes[given.get(ranked["parent_id"], ranked["parent_id"])]
     taken = any(reply.get("rank") is not None for reply in parent["replies"])
     for node, rank in zip(ranked["nodes"], ranked["ranks"], strict=True):
+        node = _named_apart(node, nodes, given)
         _add(node, nodes)
         if rank is not None and not taken:
             nodes[node["message_id"]]["rank"] = rank
 
 
 def _tree(pk: str, prompt: dict, facts: dict | None) -> dict:
-    facts = facts or {}
+    facts = _brought(facts, shapes.TREE)
     if facts.get("message_tree_id") != pk:
         return {"message_tree_id": pk, "tree_state": "ready_for_export", "prompt": prompt}
-    first = {name: facts[name] for name in ("message_tree_id", "tree_state") if name in facts}
+    first = {"message_tree_id": pk, "tree_state": facts.get("tree_state", "ready_for_export")}
     return first | {"prompt": prompt} | {name: value for name, value in facts.items() if name not in first}
 
 

@@ -167,6 +167,54 @@ class TestTrees:
         for one in wanted:
             assert found[one["message_tree_id"]] == one
 
+    def test_files_that_use_the_same_names_lose_nothing(self, project, tmp_path):
+        def numbered(name: str, opening: str, *answers: str) -> dict:
+            replies = [node(str(number), text, "assistant", rank=number - 2) for number, text in enumerate(answers, 2)]
+            rows = {"message_tree_id": "1", "prompt": node("1", opening, "prompter", *replies)}
+            (tmp_path / name).mkdir()
+            file = tmp_path / name / f"{name}.jsonl"
+            file.write_text(json.dumps(rows) + "\n")
+            call_command("import_conversations", str(file), "--project", "demo", stdout=StringIO())
+            return rows
+
+        first = numbered("one", "How do I boil an egg?", "Gently.", "Not at all.")
+        numbered("two", "Where do the swallows go in winter?", "South.", "Nowhere.")
+        numbered("three", "How do I boil an egg?", "In water.", "Not at all.", "With care.")
+        lines = {}
+        for split in ("train", "validation", "test"):
+            with contextlib.suppress(CommandError):
+                for line in export(project, tmp_path / split, "--split", split, format="oasst"):
+                    lines[line["prompt"]["text"]] = line
+        replies = {
+            opening: {reply["text"]: reply.get("rank") for reply in line["prompt"]["replies"]}
+            for opening, line in lines.items()
+        }
+        # What both say is there once; what has another's name is not ranked among that one's neighbours.
+        assert replies == {
+            "How do I boil an egg?": {"Gently.": 0, "Not at all.": 1, "In water.": None, "With care.": 2},
+            "Where do the swallows go in winter?": {"South.": 0, "Nowhere.": 1},
+        }
+        assert lines["How do I boil an egg?"]["message_tree_id"] == first["message_tree_id"]
+        ids = {one["message_id"] for line in lines.values() for one in nodes(line)}
+        assert len(ids) == 8
+
+    def test_fields_that_readers_would_not_take_stay_behind(self, project, tmp_path):
+        odd = {
+            "lang": 7,
+            "created_date": "yesterday",
+            "emojis": [1],
+            "labels": {"a": 1},
+            "review_count": "3",
+            "rank": -1,
+        }
+        rows = {"message_tree_id": "m1", "tree_state": 5, "origin": [], "more": 1}
+        rows["prompt"] = node("m1", "Hi", "prompter", node("m2", "Hello.", "assistant", **odd, deleted="no", note=[1]))
+        imported(project, tmp_path, rows, format="oasst")
+        (line,) = export(project, tmp_path / "out", format="oasst")
+        assert (line["tree_state"], line.get("origin"), line["more"]) == ("ready_for_export", None, 1)
+        (reply,) = line["prompt"]["replies"]
+        assert reply == node("m2", "Hello.", "assistant", parent_id="m1", note=[1])
+
     def test_chats_that_begin_alike_are_one_tree(self, project, tmp_path):
         comparison = factory.comparison_about(project, "Hello", None, "b", "c", "d", reply="a")
         factory.ranking(comparison, "B A=D C")
