@@ -195,8 +195,7 @@ class TestTrees:
             "Where do the swallows go in winter?": {"South.": 0, "Nowhere.": 1},
         }
         assert lines["How do I boil an egg?"]["message_tree_id"] == first["message_tree_id"]
-        ids = {one["message_id"] for line in lines.values() for one in nodes(line)}
-        assert len(ids) == 8
+        assert len({line["message_tree_id"] for line in lines.values()}) == 2
 
     def test_fields_that_readers_would_not_take_stay_behind(self, project, tmp_path):
         odd = {
