@@ -41,12 +41,15 @@ def current_guidelines(project: Project) -> GuidelineVersion | None:
 def check_split_by(*, project: Project, split_by: str) -> None:
     """See that the project's splits may go by this from now on. Call it in the transaction that changes the project.
 
-    Until that ends nobody can ask for an export: its reference to the project wants a lock, at its commit, that this
-    one excludes.
+    Where it is a change, until that ends nobody can ask for an export: its reference to the project wants a lock, at
+    its commit, that this one excludes. So it waits for imports that run.
     Raises Conflict where an export has fixed what splits go by.
     """
-    locked = Project.objects.select_for_update().get(pk=project.pk)
-    if locked.split_by != split_by and split_is_fixed(locked):
+    # This one lets imports and exports refer to the project, but keeps another change of it out.
+    locked = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+    if locked.split_by == split_by:
+        return
+    if split_is_fixed(Project.objects.select_for_update().get(pk=project.pk)):
         raise Conflict("The first export has fixed what splits go by; else one would test with what was trained on.")
 
 

@@ -158,6 +158,28 @@ def test_an_export_that_waits_fixes_it_too():
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("split_by", "waits"), [("family", False), ("author", True)])
+def test_a_project_is_saved_while_an_import_runs_unless_its_splits_change(split_by, waits):
+    project = factory.project()
+
+    def save() -> None:
+        with contextlib.suppress(OperationalError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+            projects.check_split_by(project=project, split_by=split_by)
+            saved.append(split_by)
+        connection.close()
+
+    saved = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        # As the rows of an import that refer to the project.
+        cursor.execute("SELECT 1 FROM annotate_project WHERE id = %s FOR KEY SHARE", [project.pk])
+        thread = threading.Thread(target=save)
+        thread.start()
+        thread.join()
+    assert saved == ([] if waits else [split_by])
+
+
+@pytest.mark.django_db(transaction=True)
 def test_an_export_that_is_asked_for_at_this_moment_waits():
     project = factory.project()
 
