@@ -1,6 +1,7 @@
 """What may be asked of an export beside its format. `parse` is the one check of it: for the command, the API, the
 admin site, and for going on with an export from its record."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from datetime import date, datetime, time
@@ -139,6 +140,7 @@ def parse(what: str, given: dict) -> Filters:
     """
     if what not in OF:
         raise Invalid(f"There is no export of {what}. What there is: {', '.join(OF)}.")
+    _check_text(given)
     known = {one.name: one for one in fields(OF[what])}
     values = {}
     for name, value in given.items():
@@ -192,6 +194,14 @@ def mix(text: str) -> Mix:
             "for half as many as the export's own."
         )
     return Mix(name=name, weight=weight, count=count)
+
+
+def _check_text(given: dict) -> None:
+    """Raises Invalid where something in it could be neither kept nor told."""
+    try:
+        json.dumps(given, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise Invalid("The filters hold half a character (a lone surrogate), which is no text.") from None
 
 
 def _default(known) -> Any:
