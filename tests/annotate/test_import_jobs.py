@@ -254,6 +254,16 @@ def test_another_import_goes_on_with_families(project, monkeypatch):
     assert not Conversation.objects.filter(family="").exists()
 
 
+def test_what_others_joined_is_done_too(project, monkeypatch):
+    def half(*, project, progress):
+        progress(1, 2)
+
+    monkeypatch.setattr(families, "join_pending", half)
+    bring(project, lines(row(1), row(2)))
+    job = Import.objects.get()
+    assert (job.state, job.done, job.total) == ("done", 2, 2)
+
+
 def test_whoever_lost_it_brings_nothing_in(project, monkeypatch):
     monkeypatch.setattr(copying, "MESSAGES", 1)
     job = upload(project, lines(row(1), row(2)))

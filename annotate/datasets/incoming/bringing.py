@@ -148,6 +148,8 @@ def _run(run: jobs.Run, rows: Rows | None, progress: Progress) -> Report:
 
     report = Report.from_json(job.report) if rows is None else _taken(run, rows, tell)
     families.join_pending(project=job.project, progress=lambda done, total: tell(FAMILIES, done, total))
+    # Somebody else may have joined some of them.
+    job.done = job.done if job.total is None else job.total
     jobs.end(job, token=run.token, state=Import.State.DONE)
     imports.forget_upload(job)
     return report
