@@ -159,7 +159,7 @@ class _Lines:
     def _problems(self, data: bytes, split: str) -> Iterator[str]:
         try:
             text = data.decode()
-            line = json.loads(text)
+            line = json.loads(text, parse_constant=_no_number)
             # Only an escape can bring half a character in: as bytes it is no UTF-8.
             if "\\u" in text:
                 json.dumps(line, ensure_ascii=False).encode()
@@ -236,6 +236,11 @@ class _Lines:
         self._leaks()
         for problem in self.content.at_the_end():
             self.report.add(manifests.MANIFEST, problem)
+
+
+def _no_number(name: str) -> None:
+    """Python reads NaN and Infinity; JSON has no such numbers, and other readers refuse them."""
+    raise ValueError(name)
 
 
 def _digest(value: str | int) -> int:

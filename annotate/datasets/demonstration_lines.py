@@ -22,8 +22,8 @@ class WrittenLines(said.Lines):
     def __init__(self, described: dict):
         super().__init__(described)
         self.written = described["what"] == "demonstrations"
-        self.sources = self.filters.get("sources")
-        self.superseded_too = not self.written or "superseded" in (self.filters.get("include") or ())
+        self.sources = self.listed("sources")
+        self.superseded_too = not self.written or "superseded" in (self.listed("include") or ())
         self.tally = WrittenTally(format=self.format)
         self.ids: set[int] = set()
         self.revised: set[int] = set()

@@ -44,6 +44,11 @@ class Lines:
         self.filters = filters if isinstance(filters, dict) else {}
         self.redacted = self.filters.get("personal") == "redact"
 
+    def listed(self, name: str) -> list | None:
+        """What a filter lists; None where it lists nothing."""
+        found = self.filters.get(name)
+        return found if isinstance(found, list) else None
+
     def begin_file(self) -> None:
         """Forget what is compared only with the line before."""
 

@@ -292,7 +292,9 @@ def _fits(value, shape: str) -> bool:
         return shape.endswith("?")
     name = shape.removesuffix("?")
     # To Python a bool is an int.
-    return isinstance(value, TYPES[name]) and (name == "bool") == isinstance(value, bool)
+    if not isinstance(value, TYPES[name]) or (name == "bool") != isinstance(value, bool):
+        return False
+    return name != "int64" or -(2**63) <= value < 2**63
 
 
 def features(shape: dict) -> list[dict]:

@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 
 from annotate.datasets import comparison_formats, filters, manifest, snapshots
 from annotate.datasets.check import SHOWN
+from annotate.datasets.filters import parse as filters_of
 from annotate.datasets.tallies import Tally
 from tests import factory
 from worker import trl_columns
@@ -206,6 +207,21 @@ class TestFiles:
         says = "holds half a character (a lone surrogate)" if half.startswith(b"\\") else "is not JSON"
         assert f"{file.name}:1: {says}" in problems(folder)
 
+    def test_numbers_that_json_does_not_have(self, export):
+        folder = export("ranked")
+        file = file_of(folder)
+        file.write_bytes(file.read_bytes().replace(b'"agreement":null', b'"agreement":NaN', 1))
+        assert f"{file.name}:1: is not JSON" in problems(folder)
+
+    @pytest.mark.parametrize("filters", [{"include": 5, "sources": 5}, {"include": {}}, 5], ids=str)
+    def test_filters_that_are_none(self, tmp_path, filters):
+        project = factory.project(review_share=0)
+        factory.finished_piece(project)
+        asked = {"project": project, "format": "messages", "filters": filters_of("demonstrations", {})}
+        snapshots.export("demonstrations", **asked, out=tmp_path / "out")
+        change_manifest(tmp_path / "out", filters=filters)
+        run(tmp_path / "out")
+
     def test_a_file_too_many(self, export):
         folder = export("ranked")
         (folder / "more.jsonl").write_text("{}\n")
@@ -266,6 +282,7 @@ RANKED = [
     (lambda line: line.update(margin=1), "margin is no field of this format"),
     (lambda line: line.update(all_bad=0), "all_bad is no bool"),
     (lambda line: line.update(ranking_id="7"), "ranking_id is no int64"),
+    (lambda line: line.update(ranking_id=2**63), "ranking_id is no int64"),
     (lambda line: one(line, 1).update(rank=True), "completions[1].rank is no int64"),
     (lambda line: line.update(context={}), "context is not a list"),
     (lambda line: line.update(completions=["a", "b"]), "completions[0] is not an object"),
