@@ -19,7 +19,7 @@ TYPES = {
     "bool": pyarrow.bool_(),
 }
 
-ROW_GROUP_BYTES = 4 * 2**20
+ROW_GROUP_BYTES = 2 * 2**20
 """Bytes of JSON that make a group of rows: what is held in memory at once."""
 
 READ_ROWS = 500

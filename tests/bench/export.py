@@ -29,20 +29,20 @@ KINDS = os.environ.get("BENCH_FILES", "jsonl.zst parquet").split()
 OVERLAP = 4
 
 RANK = """
-WITH slot AS (
-    UPDATE annotate_assignment assignment
-    SET state = 'submitted', trainer_id = (%(trainers)s::bigint[])[ordinal], held_at = now(), ended_at = now(),
-        shown_order = ARRAY(SELECT id FROM annotate_candidate candidate
-                            WHERE candidate.comparison_id = assignment.comparison_id ORDER BY random())
-    WHERE project_id = %(project)s RETURNING id, comparison_id, trainer_id, shown_order
-), ranking AS (
-    INSERT INTO annotate_ranking
-        (comparison_id, assignment_id, trainer_id, current, all_bad, active_seconds, created_at)
-    SELECT comparison_id, id, trainer_id, true, false, 60, now() FROM slot RETURNING id, assignment_id
-)
+UPDATE annotate_assignment assignment
+SET state = 'submitted', trainer_id = (%(trainers)s::bigint[])[ordinal], held_at = now(), ended_at = now(),
+    shown_order = ARRAY(SELECT id FROM annotate_candidate candidate
+                        WHERE candidate.comparison_id = assignment.comparison_id ORDER BY random())
+WHERE project_id = %(project)s;
+
+INSERT INTO annotate_ranking (comparison_id, assignment_id, trainer_id, current, all_bad, active_seconds, created_at)
+SELECT comparison_id, id, trainer_id, true, false, 60, now() FROM annotate_assignment
+WHERE project_id = %(project)s ORDER BY id;
+
 INSERT INTO annotate_rankedcandidate (ranking_id, candidate_id, rank, flags)
 SELECT ranking.id, place.candidate, greatest(place.number - 2, 0), '{}'
-FROM ranking JOIN slot ON slot.id = ranking.assignment_id,
+FROM annotate_ranking ranking
+JOIN annotate_assignment slot ON slot.id = ranking.assignment_id AND slot.project_id = %(project)s,
     unnest(slot.shown_order) WITH ORDINALITY AS place(candidate, number)
 """
 
@@ -57,6 +57,7 @@ def ranked_project(rankings: int) -> Project:
         # Foreign keys are not checked row by row: the rows are right, and the check takes longer than they do.
         cursor.execute("SET session_replication_role = replica")
         bulk.comparisons(project, rankings // OVERLAP)
+        bulk.analyze()
         cursor.execute(RANK, {"project": project.pk, "trainers": trainers})
         cursor.execute(CLOSE, [project.pk])
         cursor.execute("SET session_replication_role = DEFAULT")
