@@ -36,6 +36,13 @@ class Copy:
 
 def check(out: Path) -> None:
     """Raises Invalid where a copy cannot be put there."""
+    try:
+        _check(out)
+    except OSError as error:
+        raise Invalid(f"{out} cannot be written: {error.strerror}.") from None
+
+
+def _check(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise Invalid(f"{out} is a file; --out names a folder.")
     if out.is_dir() and any(out.iterdir()):

@@ -81,6 +81,10 @@ class TestRefused:
         message = refused("--project", "demo", "--out", "/proc/bothsides/out")
         assert message.startswith("The export cannot be written: /proc/")
 
+    def test_a_name_that_no_folder_can_have(self, tmp_path):
+        out = tmp_path / ("n" * 300)
+        assert refused("--project", "demo", "--out", str(out)) == f"{out} cannot be written: File name too long."
+
     def test_where_a_disk_is_mounted(self, tmp_path, monkeypatch):
         disk = tmp_path / "disk"
         disk.mkdir()
