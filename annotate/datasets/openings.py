@@ -175,8 +175,20 @@ def _texts(item) -> Iterator[tuple[str, dict]]:
         yield f"{text}\n\n{given}" if given else text, item | of_several
 
 
+def _only_question(messages: list) -> str:
+    """The text of the one message of the user that a prompt of messages has beside its system message."""
+    if not all(isinstance(one, dict) for one in messages):
+        raise BadLine("prompt is not a list of messages")
+    spoken = [one for one in messages if one.get("role") not in ("system", "developer")]
+    if len(spoken) != 1 or spoken[0].get("role") != "user":
+        raise BadLine("prompt is a conversation; an opening is one message of the user")
+    return _text(spoken[0], "content")
+
+
 def _text(row: dict, key: str) -> str:
     value = row.get(key)
+    if key == "prompt" and isinstance(value, list):
+        return _only_question(value)
     if not isinstance(value, str | None):
         raise BadLine(f"{key} is not a text")
     return _clean(value or "")

@@ -149,12 +149,16 @@ def test_standard_input(project, monkeypatch):
     assert list(project.prompts.values_list("text", "source")) == [("From", "stdin"), ("afar", "stdin")]
 
 
+TWO_TURNS = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
 BAD = [
     ("{broken", "it is not JSON"),
     ("[" * 100_000, "it is not JSON"),
     ("[]", "it is neither a text nor an object"),
     ({"question": "?"}, "it has none of the fields prompt, text, instruction"),
-    ({"prompt": ["a"]}, "prompt is not a text"),
+    ({"prompt": 7}, "prompt is not a text"),
+    ({"prompt": ["a"]}, "prompt is not a list of messages"),
+    ({"prompt": TWO_TURNS}, "prompt is a conversation; an opening is one message of the user"),
     ({"prompt": " \n"}, "prompt is empty"),
     ({"text": "\u200b \u2060\ufeff"}, "text is empty"),
     ('"\\u200b"', "it is empty"),
@@ -223,3 +227,19 @@ def test_real_instructions(project):
     again = bring(path)
     assert again.startswith("prompts added to demo: 0;")
     assert sum(len(row["instances"]) for row in rows) >= len(wanted)
+
+
+def test_prompts_of_messages_without_their_system_message(project, file):
+    question = {"role": "user", "content": "Why is the sky blue?"}
+    bring(
+        file(
+            {"prompt": [question]},
+            {"prompt": [{"role": "system", "content": "Be brief."}, question | {"content": "And red?"}]},
+        )
+    )
+    assert texts(project) == ["Why is the sky blue?", "And red?"]
+
+
+def test_what_export_prompts_wrote(project):
+    bring(Path(__file__).with_name("export_examples") / "prompt_only.jsonl")
+    assert texts(project)

@@ -107,7 +107,8 @@ def _format(value) -> str | None:
     3. A list of `conversations` or `items`: sharegpt.
     4. A list of `messages`, or lists as `prompt` and `completion`: messages.
     5. `instruction` or `prompt` with an answer beside it, or `instances`: instructions.
-    6. A text alone, or in `prompt`, `text` or `instruction` without fields that look like answers: prompts.
+    6. A text alone, or in `prompt`, `text` or `instruction`, or messages in `prompt`, without fields that look like
+       answers: prompts.
     """
     if isinstance(value, str):
         return PROMPTS
@@ -133,7 +134,7 @@ def _format(value) -> str | None:
 
 
 def _is_opening(row: dict) -> bool:
-    return any(isinstance(row.get(key), str) for key in openings.TEXT_KEYS)
+    return isinstance(row.get("prompt"), list) or any(isinstance(row.get(key), str) for key in openings.TEXT_KEYS)
 
 
 def _looks_like_an_answer(key: str, value) -> bool:

@@ -55,8 +55,10 @@ def test_what_we_export_comes_in_again(name):
     assert not [item for item in items if isinstance(item, Bad)]
 
 
-def test_openings_are_recognised():
-    path = Path(__file__).with_name("examples") / "prompts.openings.jsonl"
+@pytest.mark.parametrize(
+    "path", [Path(__file__).with_name("examples") / "prompts.openings.jsonl", OURS / "prompt_only.jsonl"]
+)
+def test_openings_are_recognised(path):
     with files.lines_of(path, name=path.name) as rows:
         assert formats.recognise(rows.first(), path.name) == "prompts"
 

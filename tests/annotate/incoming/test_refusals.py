@@ -215,7 +215,6 @@ def test_one_row_is_recognised(value, format):
              "nothing in it could be read as JSON."),
         ([7, None], "its rows are no objects."),
         ([{"question": "Why?", "answer": "So."}], "its fields are question, answer."),
-        ([{"prompt": [u("Why?")]}], "its fields are prompt."),
         ([{"prompt": "Why?", "response_0": "So.", "response_1": "No.", "better_response_id": 0}],
          "its fields are prompt, response_0, response_1, better_response_id. "
          "The format prompts takes the openings alone."),
