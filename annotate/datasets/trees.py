@@ -37,7 +37,7 @@ class Renderer:
 
     def __init__(self, project: Project, filters: Filters):
         self.secret = project.secret
-        self.policies = dict(Policy.objects.values_list("id", "name"))
+        self.policies: dict[int, str] = {}
         self.split_of = Splitter(project).of
         self.named_twice = conversation_rows.named_twice(project)
         self.without = set(persons.named(project=project, pseudonyms=filters.without)) if filters.without else set()
@@ -58,7 +58,7 @@ class Renderer:
         return {
             "kind": row["kind"],
             "iteration": row["iteration"],
-            "policies": sorted(self.policies[pk] for pk in used - {None}),
+            "policies": sorted(self._policy(pk) for pk in used - {None}),
             "left_out": left_out,
             "split": self.split_of(row["family"], row["trainer_id"], row["family_author_id"]),
             "family": row["family"],
@@ -82,6 +82,12 @@ class Renderer:
             path.append(self._node(message["text"], role, before, source_id, about))
         return path
 
+    def _policy(self, pk: int) -> str:
+        """The name of a policy, which may be younger than the export: comparisons are closed while it is written."""
+        if pk not in self.policies:
+            self.policies = dict(Policy.objects.values_list("id", "name"))
+        return self.policies[pk]
+
     def _is_anothers(self, source_id: str, text: str) -> bool:
         """Whether a first message has the name of another one, which was brought in before it."""
         first = self.named_twice.get(source_id)
@@ -95,7 +101,7 @@ class Renderer:
         if message["source"] in ("written", "edited", "taken"):
             about["user_id"] = str(_uuid(derive.keyed(self.secret, "trainer", trainer_id)))
         if by_model:
-            about["model_name"] = self.policies[message["policy_id"]]
+            about["model_name"] = self._policy(message["policy_id"])
         return about
 
     def _node(self, text: str, role: str, before: str | None, source_id: str, about: dict) -> dict:
@@ -115,7 +121,7 @@ class Renderer:
             about = {}
             if one["kind"] == "sampled":
                 about = {"created_date": one["created_at"], "deleted": False, "synthetic": True}
-                about["model_name"] = self.policies[one["policy_id"]]
+                about["model_name"] = self._policy(one["policy_id"])
             elif one["model"]:
                 about = {"synthetic": True, "model_name": one["model"]}
             nodes[one["id"]] = self._node(one["text"], path[place]["role"], before, one["source_id"], about)

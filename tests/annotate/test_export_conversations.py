@@ -254,6 +254,24 @@ class TestTrees:
         assert ranks("all") == {"a": 0, "b": 0, "c": 0}
         assert ranks("one", "--without", derive.pseudonym(project.secret, other.pk)) == {"a": 0, "b": 1, "c": 2}
 
+    def test_a_policy_that_comes_while_it_is_written(self, tmp_path):
+        project = factory.project(slug="demo", overlap=1, k=3)
+        comparison = factory.comparison_about(project, "Hello", None, "b", "c", reply="a")
+        factory.ranking(comparison, "A B C")
+        later: list[str] = []
+
+        def come(step: str, done: int, total: int | None) -> None:
+            if step == snapshots.WRITING and not later:
+                policy = factory.policy()
+                comparison.requests.update(policy=policy)
+                later.append(policy.name)
+
+        wanted = {"project": project, "format": "oasst", "filters": filters.Conversations()}
+        snapshots.export("conversations", **wanted, progress=come, out=tmp_path / "out")
+        (file,) = (tmp_path / "out").glob("*.jsonl")
+        names = {reply["model_name"] for reply in json.loads(file.read_text())["prompt"]["replies"]}
+        assert names == {project.policies.get().name, *later}
+
     def test_pairs_that_were_imported(self, project, tmp_path):
         hh = {
             "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.",
