@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from annotate import access, exports
 from annotate.api.jobs import JobOut
 from annotate.api.paging import PageInput, one_page
+from annotate.api.parsing import NoOthers
 from annotate.api.refusals import InvalidInput, Refusal
 from annotate.datasets import asking, downloads
 from annotate.models import Export, Project
@@ -92,7 +93,7 @@ class FilesInput(serializers.Serializer):
     )
 
 
-class NewExport(serializers.Serializer):
+class NewExport(NoOthers, serializers.Serializer):
     """What is to be exported."""
 
     what = serializers.CharField(help_text="comparisons, demonstrations, conversations or prompts.")

@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from annotate import access, imports, jobs
 from annotate.api.jobs import JobOut
 from annotate.api.paging import PageInput, one_page
+from annotate.api.parsing import NoOthers
 from annotate.api.refusals import InvalidInput, Refusal
 from annotate.api.uploads import ToDisk
 from annotate.datasets.incoming import bringing
@@ -42,7 +43,7 @@ class ImportPage(serializers.Serializer):
     results = ImportOut(many=True)
 
 
-class NewImport(serializers.Serializer):
+class NewImport(NoOthers, serializers.Serializer):
     """A file to bring in, and how."""
 
     file = serializers.FileField(help_text="JSON lines, a JSON list or Parquet, also .gz and .zst.")

@@ -18,6 +18,18 @@ class Json(JSONParser):
             raise ParseError("The JSON is nested too deeply.") from None
 
 
+class NoOthers:
+    """Of a serializer: fields that it does not know are refused. A mistyped one would else keep its default silently."""
+
+    def validate(self, given: dict) -> dict:
+        """Raises ValidationError, which names the field."""
+        unknown = sorted(set(self.initial_data) - set(self.fields))
+        if unknown:
+            known = ", ".join(self.fields)
+            raise ValidationError({unknown[0]: [f"There is no field {unknown[0]}. Fields: {known}."]})
+        return super().validate(given)
+
+
 def by_number(values: dict[str, object], what: str) -> dict[int, object]:
     """The same with numbers for keys, which JSON only knows as text. Raises ValidationError where a key is none."""
     try:

@@ -119,7 +119,17 @@ def test_what_cannot_be_is_422_and_leaves_nothing(engineer, asked, word):
     assert not Export.objects.exists()
 
 
-@pytest.mark.parametrize("asked", [{}, {"what": "comparisons"}, {**RANKED, "filters": []}, {**RANKED, "files": 3}, []])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"what": "comparisons"},
+        {**RANKED, "filters": []},
+        {**RANKED, "files": 3},
+        {**RANKED, "filter": {"split": "train"}},
+        [],
+    ],
+)
 def test_what_is_malformed_is_422_with_its_fields(engineer, asked):
     response = engineer.post(LIST, asked)
     assert (response.status_code, response.json()["code"]) == (422, "invalid")

@@ -168,6 +168,14 @@ def test_a_wrong_option_is_422_and_nothing_is_kept(engineer, folders, fields, wo
     assert files_of(folders) == []
 
 
+def test_a_mistyped_option_is_422_and_nothing_is_kept(engineer, folders):
+    response = post(engineer, file=upload(), **{"on-error": "skip"})
+    assert response.status_code == 422
+    assert "There is no field on-error" in response.json()["fields"]["on-error"][0]
+    assert not Import.objects.exists()
+    assert files_of(folders) == []
+
+
 def test_without_a_file_it_is_422(engineer):
     for fields in ({}, {"file": "text"}, {"file": upload(b"")}):
         response = post(engineer, **fields)
