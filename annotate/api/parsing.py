@@ -19,7 +19,7 @@ class Json(JSONParser):
 
 
 class NoOthers:
-    """Of a serializer: fields that it does not know are refused. A mistyped one would else keep its default silently."""
+    """Of a serializer: fields that it does not know are refused; a mistyped one would else keep its default."""
 
     def validate(self, given: dict) -> dict:
         """Raises ValidationError, which names the field."""
