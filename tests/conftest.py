@@ -73,6 +73,22 @@ def empty_broker() -> None:
     streams.client().flushdb()
 
 
+def _rows(django_db_setup, django_db_blocker) -> Iterator[None]:
+    """What fixtures of the same scope make in the database, its tests share; after the last one it is gone.
+
+    What a test itself does is undone after it, as everywhere. Not for modules with tests that commit.
+    """
+    from django.db import transaction
+
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+module_rows = pytest.fixture(scope="module")(_rows)
+class_rows = pytest.fixture(scope="class")(_rows)
+
+
 @pytest.fixture
 def private_servers(tmp_path: Path) -> Iterator[list[embedded.Server]]:
     """A PostgreSQL and a Valkey of the test's own, `[postgres, valkey]`, which it may kill or flush."""
