@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -18,28 +19,39 @@ FORMATS = ["messages", "prompt_completion"]
 TURNS = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Where the export in each format lies that the tests take copies of."""
+    return tmp_path_factory.mktemp("made")
+
+
 @pytest.fixture
-def export(tmp_path):
-    """Exports three written conversations of one family: the first with an edited, the second with a taken answer."""
+def export(made, tmp_path):
+    """A copy of an export of three written conversations of one family, the first with an edited, the second with a
+    taken answer."""
 
-    def write(format: str) -> Path:
-        project = factory.project(review_share=0)
-        for number, opening in enumerate(("Hello!", "hello", "Hello")):
-            slot = factory.held_piece(project)
-            asked = factory.suggested(slot, "One.", "Two.")
-            came_from = {"from": [asked.pk, 0], "shown": [[asked.pk, 0], [asked.pk, 1]]} if number < 2 else {}
-            said = [
-                factory.written_turn("user", opening),
-                factory.written_turn("assistant", "One." if number else "Once.", **came_from),
-                factory.written_turn("user", "And then?"),
-                factory.written_turn("assistant", "Nothing more."),
-            ]
-            factory.finished_piece(project, None, *said, slot=slot)
-        out = tmp_path / format
-        snapshots.export("demonstrations", project=project, format=format, filters=filters.Demonstrations(), out=out)
-        return out
+    def copy(format: str) -> Path:
+        if not (made / format).exists():
+            write(made / format, format)
+        return shutil.copytree(made / format, tmp_path / format)
 
-    return write
+    return copy
+
+
+def write(out: Path, format: str) -> None:
+    project = factory.project(review_share=0)
+    for number, opening in enumerate(("Hello!", "hello", "Hello")):
+        slot = factory.held_piece(project)
+        asked = factory.suggested(slot, "One.", "Two.")
+        came_from = {"from": [asked.pk, 0], "shown": [[asked.pk, 0], [asked.pk, 1]]} if number < 2 else {}
+        said = [
+            factory.written_turn("user", opening),
+            factory.written_turn("assistant", "One." if number else "Once.", **came_from),
+            factory.written_turn("user", "And then?"),
+            factory.written_turn("assistant", "Nothing more."),
+        ]
+        factory.finished_piece(project, None, *said, slot=slot)
+    snapshots.export("demonstrations", project=project, format=format, filters=filters.Demonstrations(), out=out)
 
 
 def file_of(folder: Path) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -25,22 +26,32 @@ ROOT = Path(__file__).resolve().parents[2]
 TURNS = [{"role": "user", "content": "p"}]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Where the export in each format lies that the tests take copies of."""
+    return tmp_path_factory.mktemp("made")
+
+
 @pytest.fixture
-def export(tmp_path):
-    """Exports three closed comparisons, the first ranked B A=D C, the others A B C D; the folder."""
+def export(made, tmp_path):
+    """A copy of an export of three closed comparisons, the first ranked B A=D C, the others A B C D; the folder."""
 
-    def write(format: str) -> Path:
-        project = factory.project(overlap=1)
-        # One family keeps all lines in one file, so that a line's number says which it is.
-        project.secret = "00" * 32
-        project.save()
-        for opening, order in (("Hello!", "B A=D C"), ("hello", "A B C D"), ("Hello", "A B C D")):
-            factory.ranking(factory.comparison_about(project, opening), order)
-        out = tmp_path / format
-        snapshots.export("comparisons", project=project, format=format, filters=filters.Comparisons(), out=out)
-        return out
+    def copy(format: str) -> Path:
+        if not (made / format).exists():
+            write(made / format, format)
+        return shutil.copytree(made / format, tmp_path / format)
 
-    return write
+    return copy
+
+
+def write(out: Path, format: str) -> None:
+    project = factory.project(overlap=1)
+    # One family keeps all lines in one file, so that a line's number says which it is.
+    project.secret = "00" * 32
+    project.save()
+    for opening, order in (("Hello!", "B A=D C"), ("hello", "A B C D"), ("Hello", "A B C D")):
+        factory.ranking(factory.comparison_about(project, opening), order)
+    snapshots.export("comparisons", project=project, format=format, filters=filters.Comparisons(), out=out)
 
 
 def file_of(folder: Path) -> Path:
