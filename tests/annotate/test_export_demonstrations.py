@@ -219,9 +219,9 @@ def test_other_shapes_say_so(project, tmp_path):
 
 
 class TestWhatCounts:
-    @pytest.fixture
-    def made(self) -> dict[str, Conversation]:
-        """One conversation of each fate, by its name."""
+    @pytest.fixture(scope="class")
+    @classmethod
+    def one_of_each(cls, class_rows) -> dict[str, Conversation]:
         project = factory.project(slug="demo", review_share=1)
         found = {name: factory.finished_piece(project) for name in ("wanted", "approved", "returned", "bettered")}
         factory.review_of(found["approved"])
@@ -238,6 +238,11 @@ class TestWhatCounts:
         assignments.claim(user=factory.trainer(project), project=project, kinds=["write"])
         found["late"] = demonstrations.finish(assignment=late, user=late.trainer, version=version)
         return found
+
+    @pytest.fixture
+    def made(self, one_of_each) -> dict[str, Conversation]:
+        """One conversation of each fate, by its name."""
+        return {name: Conversation.objects.get(pk=made.pk) for name, made in one_of_each.items()}
 
     @pytest.mark.parametrize(
         ("arguments", "names"),
