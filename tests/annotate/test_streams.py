@@ -4,6 +4,8 @@ import itertools
 import json
 import time
 
+import pytest
+
 from annotate import streams
 
 
@@ -22,16 +24,22 @@ def test_what_is_published_is_read_in_order_from_anywhere():
     assert 0 < streams.client().ttl(streams.key_of(5)) <= 600
 
 
-def test_redis_away_is_no_error_and_takes_no_time(settings, caplog):
+@pytest.fixture
+def no_redis(settings):
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     streams.client.cache_clear()
+    yield
+    streams.client.cache_clear()
+
+
+def test_redis_away_is_no_error_and_takes_no_time(no_redis, caplog):
     begun = time.monotonic()
     streams.publish(5, [{"kind": "text"}])
     assert next(streams.read(5, wait=0.01)) is None
     assert streams.policy_state(1) == ("absent", "The message broker does not answer.")
-    assert time.monotonic() - begun < 1
+    # By itself the library would try each of them again for seconds.
+    assert time.monotonic() - begun < 5
     assert "took nothing" in caplog.text
-    streams.client.cache_clear()
 
 
 def beat(name, policies):
