@@ -5,6 +5,7 @@ files of folders below import models, which need the settings.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from annotate import embedded
+
+# Modules and tests come in and stay: looking for what of them is garbage takes as long as reading them does.
+gc.disable()
 
 _servers: list[embedded.Server] = []
 
@@ -63,6 +67,13 @@ else:
     _number = int(_xdist_worker.removeprefix("gw")) + 1
     os.environ["REDIS_URL"] = f"{os.environ['REDIS_URL'].rpartition('/')[0]}/{_number}"
 _use_settings()
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage again, but not among what is there before the first test."""
+    gc.freeze()
+    gc.set_threshold(20_000)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
