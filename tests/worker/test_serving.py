@@ -26,6 +26,7 @@ def _quick(settings, monkeypatch):
     settings.WORKER_POLL_SECONDS = 0.1
     settings.WORKER_DEVICE = "cpu"
     monkeypatch.setattr(serving, "LOAD_AGAIN_AT_BELL_SECONDS", 0)
+    monkeypatch.setattr(serving, "BACK_OFF_SECONDS", (0.1,))
 
 
 def chat(policy, **fields):
@@ -315,10 +316,12 @@ def test_a_database_that_was_away_gets_its_result_later(serve, endless):
     assert (over(request).state, request.attempt) == (State.DONE, 1)
 
 
-def test_without_redis_the_text_still_reaches_the_record(serve, endless, monkeypatch):
+@pytest.mark.parametrize("slow", [60, 0], ids=["refuses", "hangs"])
+def test_without_redis_the_text_still_reaches_the_record(serve, endless, settings, monkeypatch, slow):
+    monkeypatch.setattr(serving, "SLOW_REDIS_SECONDS", slow)
     slot = chat(endless, max_new_tokens=30)
     serve(endless)
-    away = redis.Redis(port=1, socket_connect_timeout=0.2)
+    away = redis.Redis(port=1, **settings.REDIS_OPTIONS)
     monkeypatch.setattr(streams, "client", lambda: away)
     assert over(say(slot)).state == State.DONE
 
