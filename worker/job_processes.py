@@ -99,6 +99,8 @@ class JobProcesses:
             child = subprocess.Popen(
                 self._command(kind, pk),
                 cwd=settings.BASE_DIR,
+                # Else what it printed would stand behind its errors, as it is written out at its end.
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
