@@ -117,7 +117,7 @@ def running(job: Job) -> Iterator[Run]:
     it is running elsewhere, has ended or is to be stopped.
     """
     with _hearing_sigterm():
-        run = Run(job, _begin(job))
+        run = _begun(job)
         try:
             yield run
         except Lost:
@@ -155,9 +155,19 @@ def _free() -> Q:
     return Q(stop_asked=False) & (Q(state=State.WAITING) | Q(state=State.RUNNING, lease_until__lt=timezone.now()))
 
 
-def _begin(job: Job) -> uuid.UUID:
-    """Take the job; the token that it is held by."""
-    now, token = timezone.now(), uuid.uuid4()
+def _begun(job: Job) -> Run:
+    """Take the job and hold it. Where the process is told to end just then, it is given back at once."""
+    token = uuid.uuid4()
+    try:
+        _begin(job, token)
+        return Run(job, token)
+    except Terminated as error:
+        _leave(job, token, error)
+        raise
+
+
+def _begin(job: Job, token: uuid.UUID) -> None:
+    now = timezone.now()
     changed = (
         type(job)
         .objects.filter(_free(), pk=job.pk)
@@ -174,7 +184,6 @@ def _begin(job: Job) -> uuid.UUID:
         raise Conflict(f"{job} was deleted.")
     if not changed:
         raise Conflict(f"{job} is {job.state} and cannot be begun.")
-    return token
 
 
 def _read_again(job: Job) -> bool:

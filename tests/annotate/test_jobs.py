@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -140,6 +141,19 @@ def test_an_error_of_one_that_was_lost_is_raised_and_changes_nothing(job):
     with pytest.raises(Invalid, match="Too late"):
         hold(job, work)
     assert (fresh(job).state, fresh(job).reason) == (State.DONE, "")
+
+
+def test_told_to_end_just_as_it_begins_it_waits_again(job, monkeypatch):
+    began = jobs._begin
+
+    def begin(job, token):
+        began(job, token)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(jobs, "_begin", begin)
+    with pytest.raises(jobs.Terminated), jobs.running(job):
+        pytest.fail("It was not to run.")
+    assert (fresh(job).state, fresh(job).attempt, fresh(job).token) == (State.WAITING, 0, None)
 
 
 def test_sigterm_gives_a_background_job_back_at_once_without_counting(job, rung):
@@ -294,7 +308,9 @@ def test_of_many_that_begin_at_once_one_does(project):
         mine = fresh(job)
         together.wait(10)
         try:
-            begun.append(jobs._begin(mine))
+            token = uuid.uuid4()
+            jobs._begin(mine, token)
+            begun.append(token)
         except Conflict:
             refused.append(mine)
         finally:
