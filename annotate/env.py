@@ -44,7 +44,18 @@ def secret(name: str, meaning: str) -> str:
 
     Raises BadSetting when both are set or the file cannot be read.
     """
-    value = _read(name, "", f"{meaning} Or {name}_FILE: a file that holds it.")
+    return _or_of_file(name, _read(name, "", f"{meaning} Or {name}_FILE: a file that holds it."))
+
+
+def key(name: str) -> str:
+    """The key of a server, in a variable that a policy names: it, or what is in the file NAME_FILE, or empty.
+
+    No setting, as only the policies know its name. Raises BadSetting as `secret` does.
+    """
+    return _or_of_file(name, os.environ.get(name, "").strip())
+
+
+def _or_of_file(name: str, value: str) -> str:
     path = os.environ.get(f"{name}_FILE", "").strip()
     if not path:
         return value
@@ -52,8 +63,9 @@ def secret(name: str, meaning: str) -> str:
         raise BadSetting(f"{name} and {name}_FILE are both set; keep one")
     try:
         return Path(path).read_text().strip()
-    except OSError as error:
-        raise BadSetting(f"{name}_FILE cannot be read: {error.strerror}: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise BadSetting(f"{name}_FILE cannot be read: {why}: {path}") from None
 
 
 def integer(name: str, default: int, meaning: str, *, least: int = 0, most: int | None = None) -> int:

@@ -1,29 +1,102 @@
 """Policies: added here, and switched on and off."""
 
+import re
+from urllib.parse import urlsplit
+
+from django import forms
 from django.contrib import admin
 
 from annotate import streams
 from annotate.admin.reading import Listed
 from annotate.models import Policy
+from annotate.models.policies import KEY_VARIABLE
+
+OF_A_SERVER = ("served_as", "key_variable", "concurrency", "context_tokens", "honours_seed")
+CONCURRENCY = 32
+
+
+class PolicyForm(forms.ModelForm):
+    """A new policy, whose fields have to fit its engine."""
+
+    def clean(self) -> dict:
+        """What the constraints of the table say, in words and at the field that is wrong."""
+        data = super().clean()
+        if data.get("engine") == Policy.Engine.OPENAI_COMPATIBLE:
+            self._clean_server(data)
+        elif data.get("engine"):
+            for name in OF_A_SERVER:
+                if data.get(name):
+                    self.add_error(name, "Only a policy of a server has this: leave it empty.")
+        return data
+
+    def _clean_server(self, data: dict) -> None:
+        if data.get("location"):
+            wrong = _wrong_with(data["location"])
+            if wrong:
+                self.add_error("location", wrong)
+            else:
+                data["location"] = data["location"].rstrip("/")
+        if not data.get("served_as"):
+            self.add_error("served_as", "Say what the server calls the model.")
+        if data.get("revision"):
+            self.add_error("revision", "A server has no revision: leave it empty.")
+        variable = data.get("key_variable")
+        if variable and not re.search(KEY_VARIABLE, variable):
+            # What was typed may be a key: it is not said back.
+            self.add_error(
+                "key_variable",
+                "This is the name of an environment variable, in capitals and ending in _API_KEY; the key itself "
+                "belongs into that variable.",
+            )
+            self.data = self.data.copy()
+            self.data[self.add_prefix("key_variable")] = ""
+        for name in ("concurrency", "context_tokens"):
+            if data.get(name) == 0:
+                self.add_error(name, "At least 1.")
+        if data.get("concurrency") is None:
+            data["concurrency"] = CONCURRENCY
+
+
+def _wrong_with(url: str) -> str:
+    """What is wrong with a base URL, in a sentence; empty where it can be asked."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        named = False
+    if not named or parts.scheme not in ("http", "https") or re.search(r"\s", url):
+        return "The base URL of a server starts with http:// or https:// and names a host."
+    if parts.username or parts.password or parts.query or parts.fragment:
+        return "A base URL has no user, password or ?…: a key belongs into an environment variable."
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        return "This is the base URL, without /chat/completions."
+    return ""
 
 
 @admin.register(Policy)
 class PolicyAdmin(Listed):
     """A policy never changes and is never deleted: what it sampled refers to it."""
 
-    list_display = ("name", "engine", "location", "revision", "parent", "active", "created_at")
+    form = PolicyForm
+    list_display = ("name", "engine", "location", "served_as", "revision", "parent", "active", "created_at")
     list_filter = ("active", "engine")
     list_select_related = ("parent",)
-    search_fields = ("name", "location")
+    search_fields = ("name", "location", "served_as")
     ordering = ("-id",)
     autocomplete_fields = ("parent",)
 
-    def get_fields(self, request, obj=None):
-        fields = ("name", "engine", "location", "revision", "parent", "active")
-        return (*fields, "served", "created_at") if obj else fields
+    def get_fieldsets(self, request, obj=None):
+        last = ("served", "created_at") if obj else ()
+        return [
+            (None, {"fields": ("name", "engine", "location", "revision", "parent", "active", *last)}),
+            ("Of a server that speaks /v1/chat/completions", {"fields": OF_A_SERVER}),
+        ]
 
     def get_readonly_fields(self, request, obj=None):
-        return [field for field in self.get_fields(request, obj) if field != "active"] if obj else []
+        if not obj:
+            return []
+        shown = ("name", "engine", "location", "revision", "parent", "served", "created_at")
+        return [*shown, *OF_A_SERVER]
 
     def has_delete_permission(self, request, obj=None) -> bool:
         return False

@@ -51,7 +51,9 @@ class GenerationRequest(models.Model):
     )
     hint = models.TextField(blank=True, default="", db_default="", help_text="What the person who asked wants of it.")
     messages = models.JSONField(help_text="The context as the model sees it: a list of role and content.")
-    template_hash = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the chat template.")
+    template_hash = models.CharField(
+        max_length=64, blank=True, help_text="SHA-256 of the chat template; empty where a server has its own."
+    )
     n = models.PositiveSmallIntegerField(default=1)
     sampling = models.JSONField()
     state = models.CharField(max_length=9, choices=State, default=State.WAITING)
@@ -142,8 +144,14 @@ class Completion(models.Model):
         max_length=120, blank=True, db_default="", help_text="The model that wrote it, where its source says so."
     )
     finish_reason = models.CharField(max_length=8, choices=FinishReason, blank=True, db_default="")
-    prompt_tokens = models.PositiveIntegerField(null=True, blank=True)
-    completion_tokens = models.PositiveIntegerField(null=True, blank=True)
+    prompt_tokens = models.PositiveIntegerField(
+        null=True, blank=True, help_text="0 where a server did not tell, as of a text that was stopped."
+    )
+    completion_tokens = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Of pieces that came, where a server did not tell, as of a text that was stopped.",
+    )
     first_token_ms = models.PositiveIntegerField(null=True, help_text="From the claim to the first token.")
     total_ms = models.PositiveIntegerField(null=True, help_text="From the claim to the last token.")
     seed = models.BigIntegerField(null=True, help_text="Only where the engine honours one.")

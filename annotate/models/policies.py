@@ -1,6 +1,11 @@
 """Policies: served model versions."""
 
 from django.db import models
+from django.db.models import Q
+
+KEY_VARIABLE = r"^[A-Z][A-Z0-9_]*_API_KEY$"
+"""Names of variables that may hold a server's key. Else whoever adds a policy could have any secret of the worker's
+environment sent to a server of theirs, and a key itself could be pasted here."""
 
 
 class Policy(models.Model):
@@ -8,14 +13,42 @@ class Policy(models.Model):
 
     class Engine(models.TextChoices):
         TRANSFORMERS = "transformers", "transformers: a Hugging Face model that the worker loads itself"
+        OPENAI_COMPATIBLE = "openai_compatible", "openai_compatible: a server that speaks /v1/chat/completions"
 
     name = models.CharField(max_length=120, unique=True)
     engine = models.CharField(max_length=32, choices=Engine, default=Engine.TRANSFORMERS)
     location = models.CharField(
         max_length=500,
-        help_text="A folder or a hub id. A relative name is first looked for in the folder of models.",
+        help_text="A folder or a hub id; a relative name is first looked for in the folder of models. "
+        "Of a server its base URL, such as http://localhost:8001/v1.",
     )
-    revision = models.CharField(max_length=120, blank=True, help_text="Of the hub id; empty for a folder.")
+    revision = models.CharField(
+        max_length=120, blank=True, help_text="Of the hub id; empty for a folder and for a server."
+    )
+    served_as = models.CharField(
+        "served as", max_length=200, blank=True, db_default="", help_text="The model's name at the server."
+    )
+    key_variable = models.CharField(
+        max_length=120,
+        blank=True,
+        db_default="",
+        help_text="The environment variable of the workers that holds the server's key, such as VLLM_API_KEY; its "
+        "name ends in _API_KEY. Never the key itself. Empty where the server wants none.",
+    )
+    concurrency = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Texts that each worker asks the server for at once; empty means 32."
+    )
+    context_tokens = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The longest prompt and text together. vLLM and SGLang tell it themselves; needed for other servers.",
+    )
+    honours_seed = models.BooleanField(
+        "honours seeds",
+        default=False,
+        db_default=False,
+        help_text="The server gives the same text for the same seed: each text gets one, which is kept with it.",
+    )
     parent = models.ForeignKey(
         "self", models.PROTECT, null=True, blank=True, help_text="The policy that this one was trained from."
     )
@@ -27,6 +60,28 @@ class Policy(models.Model):
     class Meta:
         verbose_name_plural = "policies"
         ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(engine="openai_compatible", revision="", concurrency__isnull=False, concurrency__gte=1)
+                & Q(location__regex="^https?://")
+                & ~Q(served_as="")
+                | ~Q(engine="openai_compatible")
+                & Q(
+                    served_as="",
+                    key_variable="",
+                    concurrency__isnull=True,
+                    context_tokens__isnull=True,
+                    honours_seed=False,
+                ),
+                name="policy_fields_of_its_engine",
+            ),
+            models.CheckConstraint(
+                condition=Q(key_variable="") | Q(key_variable__regex=KEY_VARIABLE), name="policy_key_by_name_only"
+            ),
+            models.CheckConstraint(
+                condition=Q(context_tokens__isnull=True) | Q(context_tokens__gte=1), name="policy_context_from_1"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name

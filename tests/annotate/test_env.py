@@ -47,6 +47,19 @@ def test_secret_file_that_is_missing_is_refused(monkeypatch, tmp_path):
         env.secret("KEY", "A key.")
 
 
+def test_the_key_of_a_server_is_no_setting(monkeypatch, tmp_path):
+    assert env.key("VLLM_API_KEY") == ""
+    monkeypatch.setenv("VLLM_API_KEY", " s3cret ")
+    assert env.key("VLLM_API_KEY") == "s3cret"
+    (tmp_path / "key").write_text("of a file\n")
+    monkeypatch.setenv("OTHER_API_KEY_FILE", str(tmp_path / "key"))
+    assert env.key("OTHER_API_KEY") == "of a file"
+    (tmp_path / "key").write_bytes(b"\xff")
+    with pytest.raises(env.BadSetting, match=r"^OTHER_API_KEY_FILE cannot be read: it is no text"):
+        env.key("OTHER_API_KEY")
+    assert env.variables == {}
+
+
 def test_integer(monkeypatch):
     monkeypatch.setenv("COUNT", "7")
     assert env.integer("COUNT", 3, "How many.") == 7
