@@ -276,6 +276,27 @@ WORKER_HEARTBEAT_SECONDS = env.number(
     "How often a worker shows that it lives; three times that without a sign and it is gone.",
     least=0.1,
 )
+SERVER_CONNECT_SECONDS = env.number(
+    "SERVER_CONNECT_SECONDS", 10, "How long the server of a policy may take to be connected to.", least=0.1
+)
+SERVER_FIRST_TOKEN_SECONDS = env.number(
+    "SERVER_FIRST_TOKEN_SECONDS",
+    120,
+    "How long the server of a policy may take for the first word of a text.",
+    least=0.1,
+)
+SERVER_NEXT_TOKEN_SECONDS = env.number(
+    "SERVER_NEXT_TOKEN_SECONDS", 30, "How long the server of a policy may be silent in the middle of a text.", least=0.1
+)
+SERVER_RETRIES = env.integer(
+    "SERVER_RETRIES", 2, "How often the server of a policy is asked again for a text of which no word came."
+)
+SERVER_PAUSE_SECONDS = env.number(
+    "SERVER_PAUSE_SECONDS",
+    2,
+    "After how long a server that failed several times in a row is tried again; then ever more, up to 60.",
+    least=0.05,
+)
 
 # --- Files ----------------------------------------------------------------------------------------
 
@@ -436,5 +457,7 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
         "django.server": {"handlers": [], "propagate": True},
+        # They write a line a request; at DEBUG what was asked, and of whom.
+        **{name: {"level": "WARNING"} for name in ("openai", "httpx2", "httpcore2", "httpx", "httpcore")},
     },
 }

@@ -25,6 +25,7 @@ class Text:
     completion_tokens: int = 0
     first_token_ms: int | None = None
     total_ms: int | None = None
+    seed: int | None = None  # only where the engine honours one
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Job:
                 completion_tokens=text.completion_tokens,
                 first_token_ms=text.first_token_ms,
                 total_ms=now if text.total_ms is None else text.total_ms,
+                seed=text.seed,
             )
             for text in self.texts
             if text.completion_tokens

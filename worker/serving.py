@@ -6,6 +6,7 @@ The database or Redis may be away for a while: sampling goes on, and what is ove
 """
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 from annotate import generation, streams
 from annotate.models import GenerationRequest, Policy
 from worker.engines import registry
-from worker.engines.base import Chunk, Engine, LoadError, Sampling
+from worker.engines.base import Chunk, Engine, LoadError, Sampling, Server
 from worker.jobs import Job
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ LOAD_AGAIN_AT_BELL_SECONDS = 10
 """The same with a bell; the sweep rings for as long as something waits."""
 LARGEST_REQUEST = 16
 """Texts that a worker takes when it is idle and nothing fits its capacity: no request is too large for ever."""
-LEAST_TOKENS = 32
-"""Room for a reply that a conversation must leave in the model's context, or all of `max_new_tokens` where less."""
 BACK_OFF_SECONDS = (0.5, 1, 2, 5)
 SLOW_REDIS_SECONDS = 0.5
 
@@ -101,6 +100,7 @@ class Serving:
         if not self._ready():
             self._bell.wait(min(1.0, settings.WORKER_POLL_SECONDS))
             return
+        self._tell_whether_it_is_away()
         if self._bell.is_set() or time.monotonic() >= self._look_after:
             self._bell.clear()
             # Often enough that a lease outlives two looks that fail.
@@ -137,7 +137,11 @@ class Serving:
             return None
         if chunk.finish == "error":
             self._stop_sampling(job)
-            job.closing = (generation.fail, {"reason": chunk.error, "again": True})
+            job.closing = (generation.fail, {"reason": chunk.error, "again": chunk.again})
+            return None
+        if chunk.finish == "refused":
+            self._stop_sampling(job)
+            job.closing = (generation.refuse, {"reason": chunk.error})
             return None
         awaited = job.take(chunk)
         if job.finished():
@@ -168,6 +172,7 @@ class Serving:
                 models=settings.BOTHSIDES_HOME / "models",
                 capacity=settings.WORKER_CAPACITY,
                 device=settings.WORKER_DEVICE,
+                server=self._server(),
             )
         # Beside LoadError what nobody thought of; the site must say that there are no replies in both cases.
         except Exception as error:
@@ -179,6 +184,29 @@ class Serving:
         self._say("ready")
         self._bell.set()
         return True
+
+    def _server(self) -> Server | None:
+        policy = self.policy
+        if policy.engine != Policy.Engine.OPENAI_COMPATIBLE:
+            return None
+        return Server(
+            served_as=policy.served_as,
+            key_variable=policy.key_variable,
+            concurrency=policy.concurrency,
+            context_tokens=policy.context_tokens,
+            honours_seed=policy.honours_seed,
+        )
+
+    def _tell_whether_it_is_away(self) -> None:
+        """A server that does not answer is told as a model that cannot be loaded; what waits is claimed after that."""
+        reason = self._engine.away()
+        if reason == self.reason:
+            return
+        if reason:
+            logger.error("Policy %s: %s", self.policy.name, reason)
+        else:
+            self._bell.set()
+        self._say("failed" if reason else "ready", reason)
 
     def _engine_broke(self) -> None:
         logger.error("The engine of policy %s broke; another one is made", self.policy.name)
@@ -211,7 +239,7 @@ class Serving:
             close_old_connections()
 
     def _claim(self) -> None:
-        if self._drain_until is not None:
+        if self._drain_until is not None or self._engine.away():
             return
         in_flight = sum(job.request.n for job in self._jobs.values())
         in_bulk = sum(job.request.n for job in self._jobs.values() if job.bulk)
@@ -248,19 +276,10 @@ class Serving:
             job.closing = (generation.fail, {"reason": str(error), "again": False})
             return
         job.template_hash = rendered.template_hash
-        room = self._engine.context_tokens - len(rendered.token_ids)
-        least = min(sampling.max_new_tokens, LEAST_TOKENS)
-        if room < least:
-            reason = (
-                f"This is {least - room} tokens too long for the model: {len(rendered.token_ids)} and at least "
-                f"{least} of a reply, where {self._engine.context_tokens} fit."
-            )
-            job.closing = (generation.refuse, {"reason": reason})
-            return
-        # The context is the model's: a reply that fills it ends as one that was cut at its longest.
-        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
-        for key in job.engine_keys():
-            self._engine.submit(key, rendered, sampling, urgent=not job.bulk)
+        for key, text in zip(job.engine_keys(), job.texts, strict=True):
+            if self._engine.honours_seed:
+                text.seed = secrets.randbelow(2**31)
+            self._engine.submit(key, rendered, replace(sampling, seed=text.seed), urgent=not job.bulk)
 
     def _renew(self) -> None:
         # A job that is over still needs its lease until the record has heard so.

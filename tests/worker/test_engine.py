@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests import tiny
 from worker.engines import loading, registry
-from worker.engines.base import LoadError, Rendered, Sampling
-from worker.engines.transformers import TransformersEngine
+from worker.engines.base import LoadError, Sampling
+from worker.engines.transformers import Tokens, TransformersEngine
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
 _names = itertools.count()
@@ -295,17 +295,23 @@ def test_little_memory_makes_texts_wait_and_loses_none(cramped):
     assert [pieces[-1].completion_tokens for pieces in follow(engine, *keys)] == [20, 20, 1500, 20, 20]
 
 
-def test_what_does_not_fit_fails_alone(engine):
-    wide = begin(engine, sampling=Sampling(max_new_tokens=tiny.CONTEXT_TOKENS))
+def test_what_does_not_fit_is_refused_alone(engine):
+    wide = begin(engine, "x" * tiny.CONTEXT_TOKENS)
     good = begin(engine)
     refused, fine = follow(engine, wide, good)
-    assert refused[-1].finish == "error"
-    assert "do not fit" in refused[-1].error
+    assert [piece.finish for piece in refused] == ["refused"]
+    assert "tokens too long for the model" in refused[-1].error
     assert text_of(fine)
 
 
+def test_a_text_is_as_long_as_the_context_leaves_room_for(endless):
+    prompt = len(endless.render(messages("the word")).token_ids)
+    (pieces,) = follow(endless, begin(endless, sampling=Sampling(max_new_tokens=10**6)))
+    assert (pieces[-1].finish, pieces[-1].completion_tokens) == ("length", tiny.CONTEXT_TOKENS - prompt)
+
+
 def test_unknown_tokens_fail_alone(engine):
-    engine.submit("strange", Rendered([5, 10**6], ""), GREEDY)
+    engine.submit("strange", Tokens([5, 10**6], ""), GREEDY)
     strange, fine = follow(engine, "strange", begin(engine))
     assert strange[-1].finish == "error"
     assert text_of(fine)

@@ -60,7 +60,7 @@ def _stand(assignment, messages: list) -> dict:
 
 AWAY = {
     "loading": "the model is being loaded.",
-    "failed": "the model could not be loaded.",
+    "failed": "the model could not be loaded, or its server does not answer.",
     "absent": "no worker is running for this model.",
 }
 

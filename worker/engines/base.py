@@ -1,7 +1,7 @@
 """What the serving loop asks of an engine, and the words that both share."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 
@@ -9,16 +9,29 @@ class LoadError(Exception):
     """The model cannot be served. Its text is one sentence for the people who run the site."""
 
 
+LEAST_TOKENS = 32
+"""Room for a reply that a conversation must leave in the model's context, or all of `max_new_tokens` where less."""
+
+
+class TooLong(Exception):
+    """A conversation leaves no room for a reply. Its text is one sentence for the person who wrote it."""
+
+
+class Rendered(Protocol):
+    """A conversation as its engine takes it; what else it holds is between the engine's `render` and `submit`."""
+
+    template_hash: str  # of the chat template; empty where a server keeps its own to itself
+
+
 @dataclass(frozen=True)
-class Rendered:
-    """A conversation as the model reads it: token ids, and the hash of the chat template that made them.
+class Server:
+    """How the server of a policy is spoken to, for engines that load nothing themselves."""
 
-    `ends` are tokens that end this text beside those that end all of the model's.
-    """
-
-    token_ids: list[int]
-    template_hash: str
-    ends: frozenset[int] = frozenset()
+    served_as: str  # the model's name there
+    key_variable: str = ""
+    concurrency: int = 32  # requests at once
+    context_tokens: int | None = None  # where the server does not tell
+    honours_seed: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    seed: int | None = None  # for engines that honour one
 
     def __post_init__(self):
         if self.max_new_tokens < 1:
@@ -43,21 +57,37 @@ class Sampling:
         if self.top_k < 0:
             raise ValueError(f"top_k is {self.top_k}; it is 0 (all tokens) or more.")
 
+    def within(self, context_tokens: int, prompt_tokens: int) -> "Sampling":
+        """The same for what a prompt leaves of the context: a reply that fills it ends as one cut at its longest.
+
+        Raises TooLong where that is next to nothing.
+        """
+        room = context_tokens - prompt_tokens
+        least = min(self.max_new_tokens, LEAST_TOKENS)
+        if room < least:
+            raise TooLong(
+                f"This is {least - room} tokens too long for the model: {prompt_tokens} and at least "
+                f"{least} of a reply, where {context_tokens} fit."
+            )
+        return replace(self, max_new_tokens=min(self.max_new_tokens, room))
+
 
 @dataclass(frozen=True)
 class Chunk:
     """A piece of one text. The pieces of a key only ever append, and their concatenation is the whole text.
 
-    `finish` comes with the last piece: `stop` (the model ended its turn), `length` (max_new_tokens are used up)
-    or `error`, with `error` saying why. Token counts are the totals so far.
+    `finish` comes with the last piece: `stop` (the model ended its turn), `length` (max_new_tokens are used up),
+    `refused` (the conversation does not fit the model) or `error`, the last two with `error` saying why. `again` is
+    False for an error that another attempt would meet too. Token counts are the totals so far.
     """
 
     key: Hashable
     text: str = ""
-    finish: Literal["stop", "length", "error"] | None = None
+    finish: Literal["stop", "length", "refused", "error"] | None = None
     error: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    again: bool = True
 
 
 class Engine(Protocol):
@@ -68,6 +98,7 @@ class Engine(Protocol):
 
     context_tokens: int  # the longest prompt and text together
     capacity: int  # how many texts at once
+    honours_seed: bool  # the same seed gives the same text
 
     def render(self, messages: list[dict]) -> Rendered:
         """Render [{role, content}] for the model to answer. Raises ValueError when the template refuses them.
@@ -77,7 +108,10 @@ class Engine(Protocol):
         """
 
     def submit(self, key: Hashable, rendered: Rendered, sampling: Sampling, *, urgent: bool = False) -> None:
-        """Begin a text. An urgent one (somebody is looking at an empty bubble) is begun before all others."""
+        """Begin a text. An urgent one (somebody is looking at an empty bubble) is begun before all others.
+
+        One that does not fit the model's context ends at once with a piece that says `refused`.
+        """
 
     def cancel(self, key: Hashable) -> None:
         """Give a text up. What is already on its way may still be read; no last piece follows."""
@@ -87,6 +121,12 @@ class Engine(Protocol):
 
     def alive(self) -> bool:
         """False when the engine broke: what was submitted is lost, and a new one must be made."""
+
+    def away(self) -> str:
+        """Why nothing should be submitted for now, in a sentence for people; empty where all is well.
+
+        The engine itself finds out when that is over.
+        """
 
     def close(self) -> None:
         """Stop at once and free the memory. Texts in flight are given up."""

@@ -3,21 +3,37 @@
 from importlib import import_module
 from pathlib import Path
 
-from worker.engines.base import Engine, LoadError
+from worker.engines.base import Engine, LoadError, Server
 
 # By name, because importing one brings torch with it.
-ENGINES = {"transformers": "worker.engines.transformers.TransformersEngine"}
+ENGINES = {
+    "transformers": "worker.engines.transformers.TransformersEngine",
+    "openai_compatible": "worker.engines.openai_compatible.OpenAICompatibleEngine",
+}
 
 
-def load(*, engine: str, location: str, revision: str, models: Path, capacity: int, device: str) -> Engine:
+def load(
+    *,
+    engine: str,
+    location: str,
+    revision: str,
+    models: Path,
+    capacity: int,
+    device: str,
+    server: Server | None = None,
+) -> Engine:
     """Load a policy's model; takes seconds to minutes. Raises LoadError with a sentence for people.
 
     `location` is a folder or a hub id; a relative name is first looked for under `models`. `capacity` is how many
-    texts at once, `device` a torch device or `auto`.
+    texts at once, `device` a torch device or `auto`. With a `server`, which is asked instead, `location` is its
+    base URL, and neither matters.
     """
     if engine not in ENGINES:
         raise LoadError(f"There is no engine {engine!r}; known: {', '.join(ENGINES)}.")
     module, _, name = ENGINES[engine].rpartition(".")
+    make = getattr(import_module(module), name)
+    if server:
+        return make(location, server)
     local = models / location
     place = str(local) if local.is_dir() else location
-    return getattr(import_module(module), name)(place, revision=revision, capacity=capacity, device=device)
+    return make(place, revision=revision, capacity=capacity, device=device)

@@ -16,7 +16,7 @@ import torch
 
 from annotate import prompts
 from worker.engines import loading, templates
-from worker.engines.base import Chunk, LoadError, Rendered, Sampling
+from worker.engines.base import Chunk, LoadError, Sampling, TooLong
 from worker.engines.detokeniser import Detokeniser
 from worker.engines.picking import pick
 from worker.engines.rows import Rows
@@ -30,6 +30,18 @@ READING_SECONDS = 0.2
 """How long prompts may be read while somebody waits for the next word of a text."""
 WORTH_TAKING = 8
 """Tokens that a beginning must have in common to be taken over."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A conversation as the model reads it: token ids, and the hash of the chat template that made them.
+
+    `ends` are tokens that end this text beside those that end all of the model's.
+    """
+
+    token_ids: list[int]
+    template_hash: str
+    ends: frozenset[int] = frozenset()
 
 
 @dataclass(eq=False)
@@ -61,6 +73,9 @@ class _Row:
 
 class TransformersEngine:
     """See worker.engines.base.Engine."""
+
+    # Texts are drawn together, from one generator.
+    honours_seed = False
 
     def __init__(self, location: str, *, revision: str = "", capacity: int = 64, device: str = "auto"):
         self._model, self._tokenizer = loading.load(location, revision, device)
@@ -117,25 +132,26 @@ class TransformersEngine:
 
     # Called by the serving loop's thread ------------------------------------------------------------
 
-    def render(self, messages: list[dict]) -> Rendered:
+    def render(self, messages: list[dict]) -> Tokens:
         """Render [{role, content}] with the model's chat template. Raises ValueError when it refuses them."""
         if messages[-1] == prompts.USERS_TURN:
             ids, ends = templates.into_users_turn(self._tokenizer, messages)
-            return Rendered(ids, self._template_hash, frozenset(ends))
-        return Rendered(templates.to_reply(self._tokenizer, messages), self._template_hash)
+            return Tokens(ids, self._template_hash, frozenset(ends))
+        return Tokens(templates.to_reply(self._tokenizer, messages), self._template_hash)
 
-    def submit(self, key: Hashable, rendered: Rendered, sampling: Sampling, *, urgent: bool = False) -> None:
-        """Begin a text. One that cannot be read ends at once with an error piece."""
-        ends = self._ends | rendered.ends
-        text = _Text(key, rendered.token_ids, sampling, urgent, Detokeniser(self._tokenizer), ends)
-        error = ""
-        if not text.prompt or max(text.prompt) >= self._model.get_input_embeddings().num_embeddings:
-            error = "The model does not know these tokens."
-        elif text.needs() > self.context_tokens:
-            error = f"{text.needs()} tokens do not fit the model's {self.context_tokens}."
+    def submit(self, key: Hashable, rendered: Tokens, sampling: Sampling, *, urgent: bool = False) -> None:
+        """Begin a text. One that cannot be read, or does not fit, ends at once."""
+        ids, over = rendered.token_ids, None
+        try:
+            sampling = sampling.within(self.context_tokens, len(ids))
+        except TooLong as error:
+            over = Chunk(key, finish="refused", error=str(error))
+        if not ids or max(ids) >= self._model.get_input_embeddings().num_embeddings:
+            over = Chunk(key, finish="error", error="The model does not know these tokens.")
+        text = _Text(key, ids, sampling, urgent, Detokeniser(self._tokenizer), self._ends | rendered.ends)
         with self._change:
-            if error:
-                self._outbox.append(Chunk(key, finish="error", error=error))
+            if over:
+                self._outbox.append(over)
             else:
                 self._submitted.append(text)
             self._change.notify_all()
@@ -156,6 +172,10 @@ class TransformersEngine:
     def alive(self) -> bool:
         """False when the computing thread ended."""
         return self._thread.is_alive()
+
+    def away(self) -> str:
+        """Never: it is in this process."""
+        return ""
 
     def close(self) -> None:
         """Stop after the step that runs, and free the memory."""
