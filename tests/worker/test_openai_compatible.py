@@ -530,6 +530,12 @@ def test_a_server_that_refuses_its_greeting_is_not_loaded(server, make, monkeypa
     assert KEY not in str(raised.value)
 
 
+def test_a_greeting_that_fails_once_is_said_again(server, make):
+    greetings = [hangs_up, refuses(503), well]
+    server.greeting = lambda answer: greetings.pop(0)(answer)
+    assert sample(make(server.url))[0] == "Hello there."
+
+
 def test_a_server_that_is_not_there_is_said_so(server, make):
     server.stop()
     with pytest.raises(LoadError, match="does not answer"):

@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 from django.conf import settings
@@ -166,8 +166,8 @@ class OpenAICompatibleEngine:
     async def _meet(self) -> None:
         """Find out whether the server answers, and how long its context is. Raises ServerError, LoadError."""
         self._server = ChatServer(self._location, self._settings)
-        told = await self._server.max_model_len()
-        await self._server.greet()
+        told = await _patiently(self._server.max_model_len)
+        await _patiently(self._server.greet)
         self.context_tokens = told or self._settings.context_tokens or 0
         if not self.context_tokens:
             raise LoadError(
@@ -210,9 +210,8 @@ class OpenAICompatibleEngine:
 
     async def _ask_patiently(self, text: _Text) -> None:
         sampling = text.sampling.within(self.context_tokens, 1)
-        tries = 0
+        tries, began = 0, time.monotonic()
         while True:
-            began = time.monotonic()
             try:
                 await self._ask(text, sampling)
                 self._failures = 0
@@ -307,6 +306,17 @@ class OpenAICompatibleEngine:
                 self._failures, self._away, self._probe = 0, "", None
                 logger.warning("%s answers again", self._location)
                 return
+
+
+async def _patiently(ask: Callable[[], Awaitable]):
+    """What the server tells at once, after some tries: a server may close a connection just when it is used again."""
+    for tries in itertools.count(1):
+        try:
+            return await ask()
+        except Away as error:
+            if error.hung or tries > settings.SERVER_RETRIES or _pause(tries, error) > LONGEST_RETRY_SECONDS:
+                raise
+            await asyncio.sleep(_pause(tries, error))
 
 
 def _pause(tries: int, error: Away) -> float:
