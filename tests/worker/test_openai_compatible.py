@@ -357,7 +357,8 @@ def test_a_question_that_is_refused_fails_for_good(server, engine, status, messa
          "100 in the completion).", [100, 88]),
         ("'max_tokens' or 'max_completion_tokens' is too large: 100. This model's maximum context length is 1000 "
          "tokens and your request has 950 input tokens (100 > 1000 - 950).", [100, 50]),
-        ("The input exceeds the context window.", [100, 50]),
+        ("This model's maximum context length is 1000 tokens. However, you requested 100 output tokens and your prompt "
+         "contains at least 901 input tokens, for a total of at least 1001 tokens.", [100, 50]),
     ],
 )  # fmt: skip
 def test_a_reply_is_as_long_as_the_context_leaves_room_for(server, engine, message, asked):
@@ -374,6 +375,7 @@ def test_a_reply_is_as_long_as_the_context_leaves_room_for(server, engine, messa
         (400, {"message": "too much", "code": "context_length_exceeded"}, "too much"),
         (400, {"message": "it exceeds the available context size", "n_prompt_tokens": 3000}, "2032 tokens too long"),
         (400, {"message": "The input (5000 tokens) is longer than the model's context length"}, "4032 tokens too long"),
+        (400, {"message": "request (1500 tokens) exceeds the available context size"}, "532 tokens too long"),
         (413, {"message": "Payload too large"}, "Payload too large"),
     ],
 )  # fmt: skip

@@ -39,7 +39,7 @@ TOO_LONG = re.compile(r"context.?(length|size|window)|(prompt|input) is too long
 PROMPT_TOKENS = (
     re.compile(r"(\d+) (?:tokens )?(?:in|from) the (?:input )?(?:messages|prompt)"),
     re.compile(r"(?<!at least )\b(\d+) input tokens"),
-    re.compile(r"[Ii]nput \((\d+) tokens\)"),
+    re.compile(r"(?:[Ii]nput|[Rr]equest) \((\d+) tokens\)"),
 )
 BROKEN_OFF = {"abort", "error"}
 """How servers end a text that they give up."""
