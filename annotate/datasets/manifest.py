@@ -54,6 +54,7 @@ def make(
         "iterations": rounds,
         "policies": [
             {"name": policy.name, "engine": policy.engine, "location": policy.location, "revision": policy.revision}
+            | ({"served_as": policy.served_as} if policy.served_as else {})
             for policy in Policy.objects.filter(name__in=tally.policies).order_by("name")
         ],
         "digest": digest_of(files),
