@@ -273,6 +273,13 @@ def error_as_a_chunk(answer: Answer):
     answer.end()
 
 
+def too_long_in_the_middle(answer: Answer):
+    answer.begin()
+    answer.delta(content="Hel")
+    answer.data(error={"message": "maximum context length reached", "code": 400})
+    answer.end()
+
+
 def no_json(answer: Answer):
     answer.begin()
     answer.delta(content="Hel")
@@ -280,7 +287,9 @@ def no_json(answer: Answer):
     answer.end()
 
 
-@pytest.mark.parametrize("odd", [breaks, ends_early, error_in_the_middle, error_as_a_chunk, no_json])
+@pytest.mark.parametrize(
+    "odd", [breaks, ends_early, error_in_the_middle, error_as_a_chunk, too_long_in_the_middle, no_json]
+)
 def test_a_stream_that_breaks_is_an_error_for_another_attempt(server, make, monkeypatch, odd):
     monkeypatch.setenv("ODD_API_KEY", KEY)
     engine = make(server.url, key_variable="ODD_API_KEY")

@@ -235,7 +235,9 @@ def test_a_server_that_is_killed_in_the_middle_leaves_every_request_one_end(serv
         time.sleep(0.5)
         for request in [*requests, late]:
             request.refresh_from_db()
-        assert [(one.state, one.attempt) for one in requests] == [(State.WAITING, 1)] * 4
+        assert [one.state for one in requests] == [State.WAITING] * 4
+        # One that was claimed again before the last of the four had broken off was tried twice.
+        assert {one.attempt for one in requests} <= {1, 2}
         assert (late.state, late.attempt) == (State.WAITING, 0)
         child, _ = start(port)
         assert [over(request).state for request in [*requests, late]] == [State.DONE] * 5

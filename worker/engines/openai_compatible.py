@@ -62,7 +62,6 @@ class _Text:
     key: Hashable = field(compare=False)
     messages: list[dict] = field(compare=False)
     sampling: Sampling = field(compare=False)
-    joined: _Joined = field(compare=False, default_factory=_Joined)
     begun: bool = field(compare=False, default=False)  # words of it were handed out
     prompt_tokens: int = field(compare=False, default=0)
     completion_tokens: int = field(compare=False, default=0)
@@ -217,6 +216,8 @@ class OpenAICompatibleEngine:
                 self._failures = 0
                 return
             except PromptTooLong as error:
+                if text.begun:
+                    raise Away(str(error)) from error
                 sampling = self._shorter(sampling, error)
             except Away as error:
                 tries += 1
@@ -242,7 +243,8 @@ class OpenAICompatibleEngine:
         return replace(sampling, max_new_tokens=max(LEAST_TOKENS, before // 2))
 
     async def _ask(self, text: _Text, sampling: Sampling) -> None:
-        pieces, finish, counted = 0, "", False
+        pieces, finish, counted, joined = 0, "", False, _Joined()
+        text.prompt_tokens = text.completion_tokens = 0
         async with contextlib.aclosing(self._server.ask(text.messages, sampling)) as answer:
             async for piece in answer:
                 self._heard_at = time.monotonic()
@@ -254,7 +256,7 @@ class OpenAICompatibleEngine:
                 elif piece.text or piece.thought:
                     pieces += 1
                     text.completion_tokens = text.completion_tokens if counted else pieces
-                if words := text.joined.add(piece.text):
+                if words := joined.add(piece.text):
                     text.begun = True
                     self._hand_out(text, words)
         if not counted:
