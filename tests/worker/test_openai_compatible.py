@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 
 import pytest
@@ -110,14 +111,22 @@ def test_a_seed_is_sent_where_there_is_one(server, engine):
 def test_no_more_questions_at_once_than_agreed_and_the_urgent_first(server, make):
     engine = make(server.url, concurrency=2)
     assert engine.capacity == 2
-    server.always = slowly(5)
+    all_submitted = threading.Event()
+
+    def after_all(answer: Answer) -> None:
+        assert all_submitted.wait(30)
+        well(answer)
+
+    server.always = after_all
     for number in range(5):
         engine.submit(number, ASKED, Sampling())
     urgent = Turns([{"role": "user", "content": "urgent"}])
     engine.submit("urgent", urgent, Sampling(), urgent=True)
+    all_submitted.set()
     finished(engine, *range(5), "urgent")
     assert server.busiest == 2
-    assert urgent.messages in [asked["messages"] for asked in server.asked[:3]]
+    # The first two were begun before it came; when both end at once, another one begins beside it.
+    assert urgent.messages in [asked["messages"] for asked in server.asked[:4]]
 
 
 # Odd streams ----------------------------------------------------------------------------------------
