@@ -77,6 +77,10 @@ else:
     # Of one Valkey, workers gw0, gw1, … have the databases 1, 2, …
     _number = int(_xdist_worker.removeprefix("gw")) + 1
     os.environ["REDIS_URL"] = f"{os.environ['REDIS_URL'].rpartition('/')[0]}/{_number}"
+    # Their databases give the same ids, after which working folders of exports are called.
+    _home = Path(os.environ["BOTHSIDES_HOME"]) / _xdist_worker
+    (_home / "static").mkdir(parents=True, exist_ok=True)
+    os.environ["BOTHSIDES_HOME"] = str(_home)
 _use_settings()
 
 
