@@ -15,7 +15,17 @@ from django.urls import path, reverse
 from annotate import assignments, iterations, projects, queue
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
-from annotate.models import Assignment, GuidelineVersion, Iteration, Membership, Project, Role, User, WriteFrom
+from annotate.models import (
+    Assignment,
+    GuidelineVersion,
+    Iteration,
+    Membership,
+    Project,
+    ProjectPolicy,
+    Role,
+    User,
+    WriteFrom,
+)
 
 MEMBERS_SHOWN = 200
 """Members that a project's page lists; of a larger project the list of memberships does."""
@@ -61,7 +71,6 @@ class ProjectForm(forms.ModelForm):
             "review_share",
             "counts_before_review",
             "return_hours",
-            "policies",
             "max_new_tokens",
             "temperature",
             "top_p",
@@ -149,7 +158,7 @@ FIELDSETS = (
     (
         "Sampling",
         {
-            "fields": ("policies", "max_new_tokens", "temperature", "top_p", "top_k"),
+            "fields": ("max_new_tokens", "temperature", "top_p", "top_k"),
             "description": "Policies and sampling settings count from the next iteration on, guidelines too.",
         },
     ),
@@ -162,6 +171,20 @@ FIELDSETS = (
         },
     ),
 )
+
+
+class PoliciesInline(admin.TabularInline):
+    """What the next iteration samples from, and how much."""
+
+    model = ProjectPolicy
+    extra = 0
+    autocomplete_fields = ("policy",)
+    fields = ("policy", "weight", "replies")
+    verbose_name = "policy"
+    verbose_name_plural = "policies"
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).select_related("policy", "project")
 
 
 class MembersInline(admin.TabularInline):
@@ -192,7 +215,6 @@ class ProjectAdmin(Listed):
     list_display = ("name", "slug", "open_iteration", "k", "overlap", "authors_rank_own")
     search_fields = ("name", "slug")
     ordering = ("name", "id")
-    autocomplete_fields = ("policies",)
     readonly_fields = ("open_iteration", "free_slots")
 
     def get_queryset(self, request):
@@ -215,7 +237,7 @@ class ProjectAdmin(Listed):
 
     def get_inlines(self, request, obj):
         crowded = obj is not None and obj.memberships.count() > MEMBERS_SHOWN
-        return [] if obj is None or crowded else [MembersInline]
+        return [PoliciesInline] if obj is None or crowded else [PoliciesInline, MembersInline]
 
     def has_delete_permission(self, request, obj=None) -> bool:
         return False

@@ -8,7 +8,17 @@ from .generation import Completion, GenerationRequest
 from .imports import Import
 from .jobs import Job
 from .policies import Policy
-from .projects import GuidelineVersion, Iteration, Membership, Project, SplitBy, TurnShape, WriteFrom
+from .projects import (
+    GuidelineVersion,
+    Iteration,
+    IterationPolicy,
+    Membership,
+    Project,
+    ProjectPolicy,
+    SplitBy,
+    TurnShape,
+    WriteFrom,
+)
 from .prompts import FamilyMember, Prompt
 from .rankings import Flag, RankedCandidate, Ranking
 from .reviews import Review, ReviewComment
@@ -27,11 +37,13 @@ __all__ = [
     "GuidelineVersion",
     "Import",
     "Iteration",
+    "IterationPolicy",
     "Job",
     "Membership",
     "Message",
     "Policy",
     "Project",
+    "ProjectPolicy",
     "Prompt",
     "QueueCursor",
     "RankedCandidate",

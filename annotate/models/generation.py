@@ -115,6 +115,8 @@ class GenerationRequest(models.Model):
             models.Index(fields=["policy", "urgency", "id"], condition=models.Q(state="waiting"), name="request_queue"),
             models.Index(fields=["lease_until"], condition=models.Q(state="claimed"), name="request_leases"),
             models.Index(fields=["state", "-id"], name="request_listing"),
+            # What ended in the last minutes, for figures.
+            models.Index(fields=["ended_at"], condition=models.Q(ended_at__isnull=False), name="request_ended"),
         ]
 
     def __str__(self) -> str:
@@ -137,6 +139,9 @@ class Completion(models.Model):
     index = models.PositiveSmallIntegerField(default=0, db_default=0)
     kind = models.CharField(max_length=8, choices=Kind, default=Kind.SAMPLED)
     text = models.TextField()
+    reasoning = models.TextField(
+        blank=True, db_default="", help_text="What a model that thinks wrote before the text. Never part of it."
+    )
     source_id = models.CharField(
         max_length=200, blank=True, db_default="", help_text="Where it was brought in: its name in its source."
     )

@@ -15,6 +15,16 @@ class Policy(models.Model):
         TRANSFORMERS = "transformers", "transformers: a Hugging Face model that the worker loads itself"
         OPENAI_COMPATIBLE = "openai_compatible", "openai_compatible: a server that speaks /v1/chat/completions"
 
+    class Quantisation(models.TextChoices):
+        NONE = "", "None: as the model was stored"
+        INT8 = "int8", "8 bits a weight"
+        INT4 = "int4", "4 bits a weight"
+
+    class Thinking(models.TextChoices):
+        TEMPLATE = "", "As the chat template has it"
+        ON = "on", "It thinks before it answers"
+        OFF = "off", "It answers at once"
+
     name = models.CharField(max_length=120, unique=True)
     engine = models.CharField(max_length=32, choices=Engine, default=Engine.TRANSFORMERS)
     location = models.CharField(
@@ -24,6 +34,23 @@ class Policy(models.Model):
     )
     revision = models.CharField(
         max_length=120, blank=True, help_text="Of the hub id; empty for a folder and for a server."
+    )
+    quantisation = models.CharField(
+        max_length=4,
+        choices=Quantisation,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="How the worker stores the weights of a model that it loads itself. Part of the policy, as it "
+        "changes what the policy says.",
+    )
+    thinking = models.CharField(
+        max_length=3,
+        choices=Thinking,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of models that think before they answer, where their chat template lets one choose.",
     )
     served_as = models.CharField(
         "served as", max_length=200, blank=True, db_default="", help_text="The model's name at the server."
@@ -62,7 +89,13 @@ class Policy(models.Model):
         ordering = ["id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(engine="openai_compatible", revision="", concurrency__isnull=False, concurrency__gte=1)
+                condition=Q(
+                    engine="openai_compatible",
+                    revision="",
+                    quantisation="",
+                    concurrency__isnull=False,
+                    concurrency__gte=1,
+                )
                 & Q(location__regex="^https?://")
                 & ~Q(served_as="")
                 | ~Q(engine="openai_compatible")

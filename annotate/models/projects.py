@@ -115,8 +115,17 @@ class Project(models.Model):
         db_default="family",
         help_text="What decides the split. Fixed with the first export.",
     )
+    keeps_original = models.BooleanField(
+        "keeps the original",
+        default=True,
+        db_default=True,
+        help_text="Whether the selected message is itself one of the K candidates; else all K are sampled afresh.",
+    )
     policies = models.ManyToManyField(
-        "annotate.Policy", blank=True, help_text="What the next iteration samples from; the first one replies."
+        "annotate.Policy",
+        through="annotate.ProjectPolicy",
+        blank=True,
+        help_text="What the next iteration samples from.",
     )
     secret = models.CharField(max_length=64, default=new_secret, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -148,6 +157,40 @@ class Project(models.Model):
             "top_p": self.top_p,
             "top_k": self.top_k,
         }
+
+
+class ProjectPolicy(models.Model):
+    """That the next iteration of a project samples from a policy, and how much of each comparison."""
+
+    project = models.ForeignKey(Project, models.CASCADE)
+    policy = models.ForeignKey("annotate.Policy", models.CASCADE)
+    weight = models.PositiveSmallIntegerField(
+        default=1,
+        db_default=1,
+        validators=[MaxValueValidator(1000)],
+        help_text="Its part of the K candidates, in proportion to the weights of the others; 0 is none.",
+    )
+    replies = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether trainers chat with it, and suggestions come from it. Where none is chosen, the first one "
+        "does.",
+    )
+
+    class Meta:
+        # The name that it had as a table of mere pairs.
+        db_table = "annotate_project_policies"
+        verbose_name_plural = "policies"
+        ordering = ["id"]
+        unique_together = [("project", "policy")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project"], condition=models.Q(replies=True), name="project_policy_one_replies"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.policy} for {self.project}"
 
 
 class GuidelineVersion(models.Model):
@@ -198,7 +241,8 @@ class Iteration(models.Model):
     k = models.PositiveSmallIntegerField("K")
     overlap = models.PositiveSmallIntegerField()
     sampling = models.JSONField()
-    policies = models.ManyToManyField("annotate.Policy", related_name="iterations")
+    keeps_original = models.BooleanField(default=True, db_default=True)
+    policies = models.ManyToManyField("annotate.Policy", through="annotate.IterationPolicy", related_name="iterations")
     reply_policy = models.ForeignKey("annotate.Policy", models.PROTECT, related_name="+")
     guidelines = models.ForeignKey(GuidelineVersion, models.PROTECT, null=True, related_name="+")
     form_version = models.PositiveSmallIntegerField(default=1)
@@ -221,3 +265,20 @@ class Iteration(models.Model):
 
     def __str__(self) -> str:
         return f"{self.project} iteration {self.number}"
+
+
+class IterationPolicy(models.Model):
+    """That an iteration samples from a policy, and with what weight, as its project had it when it opened."""
+
+    iteration = models.ForeignKey(Iteration, models.CASCADE)
+    policy = models.ForeignKey("annotate.Policy", models.CASCADE)
+    weight = models.PositiveSmallIntegerField(default=1, db_default=1)
+
+    class Meta:
+        # The name that it had as a table of mere pairs.
+        db_table = "annotate_iteration_policies"
+        ordering = ["id"]
+        unique_together = [("iteration", "policy")]
+
+    def __str__(self) -> str:
+        return f"{self.policy} in {self.iteration}"

@@ -6,7 +6,7 @@ from django.urls import reverse
 
 from annotate import iterations, people, projects
 from annotate.admin import projects as project_pages
-from annotate.models import Assignment, Export, Iteration, Membership, Project, QueueCursor, Role
+from annotate.models import Assignment, Export, Iteration, Membership, Project, ProjectPolicy, QueueCursor, Role
 from tests import factory
 from tests.admin_pages import filled
 
@@ -168,7 +168,7 @@ def test_many_members_are_a_list_of_their_own(admin_client, project, monkeypatch
     for _ in range(2):
         factory.trainer(project)
     page = admin_client.get(page_of(project))
-    assert page.context["inline_admin_formsets"] == []
+    assert [one.opts.model for one in page.context["inline_admin_formsets"]] == [ProjectPolicy]
     assert f"/admin/annotate/membership/?project__id__exact={project.pk}" in page.content.decode()
     assert (
         admin_client.get(f"/admin/annotate/membership/?project__id__exact={project.pk}").context["cl"].result_count == 3
