@@ -65,13 +65,18 @@ def read(assignment_id: int, after: str = "0", *, wait: float = 1.0) -> Iterator
             yield event_id, json.loads(fields["e"])
 
 
+FIRST_TOKEN_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60)
+"""Upper ends, in seconds, of the buckets in which workers count times to the first token; a last one has no end."""
+
 HEARTBEAT = "bothsides:worker:"
 """The beginning of the key under which each worker says what it holds; the key expires."""
 
 
 def heartbeats() -> dict[str, dict]:
-    """What each living worker last said, by its name: `{"policies": {id: {"state", "reason"}}, "at": …}`.
+    """What each living worker last said, by its name (host:process): `{"policies", "jobs", "since", "at"}`.
 
+    `policies` is by id: `state`, `reason`, `in_flight` and `capacity` in texts, and `counters`, which only grow while
+    the worker lives (worker/counters.py). `jobs` is how many exports and imports it runs; times are Unix seconds.
     Raises redis.RedisError where Redis does not answer.
     """
     keys = list(client().scan_iter(match=f"{HEARTBEAT}*", count=100))

@@ -45,7 +45,7 @@ def _start(sender, **kwargs) -> None:
     global _process, _job_processes
     if _process is None:
         _job_processes = JobProcesses(settings.WORKER_JOBS)
-        _process = WorkerProcess(sender)
+        _process = WorkerProcess(sender, _job_processes)
         _process.start()
 
 

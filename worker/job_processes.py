@@ -59,6 +59,10 @@ class JobProcesses:
             self._watches[kind, pk] = watch
         watch.start()
 
+    def running(self) -> int:
+        """How many there are now."""
+        return len(self._watches)
+
     def drain(self, seconds: float) -> None:
         """Begin nothing more, and tell what runs to end; what has not after so many seconds is killed. Returns at
         once."""

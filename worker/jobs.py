@@ -49,6 +49,11 @@ class Job:
         """Nobody looks at it while it is written."""
         return self.request.purpose == GenerationRequest.Purpose.ALTERNATIVES
 
+    @property
+    def began(self) -> bool:
+        """Its first token has come."""
+        return any(text.first_token_ms is not None for text in self.texts)
+
     def engine_keys(self) -> list[tuple[int, UUID, int]]:
         """What its texts are called at the engine; the token keeps two attempts apart."""
         return [(self.request.pk, self.token, text.index) for text in self.texts]

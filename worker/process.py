@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections import defaultdict
 
 import redis
 from celery.worker.consumer import Consumer
@@ -14,17 +15,22 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from annotate import bell, streams
 from annotate.models import Policy
+from worker.counters import Counters
+from worker.job_processes import JobProcesses
 from worker.serving import Serving
 
 logger = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """The loops of this process. `consumer` is Celery's, which is told which policies' bells to listen to."""
+    """The loops of this process. `consumer` is Celery's, which is told which policies' bells to listen to; `jobs` are
+    the exports and imports that run beside them."""
 
-    def __init__(self, consumer: Consumer | None = None):
+    def __init__(self, consumer: Consumer | None = None, jobs: JobProcesses | None = None):
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._consumer = consumer
+        self._consumer, self._jobs = consumer, jobs
+        self._since = time.time()
+        self._counters: defaultdict[int, Counters] = defaultdict(Counters)
         self._loops: dict[int, Serving] = {}
         self._ended = threading.Event()
         self._saying = threading.Lock()
@@ -81,7 +87,7 @@ class WorkerProcess:
                 loop.drain(settings.SAMPLING_LEASE_SECONDS)
                 self._listen_to(policy_id, listen=False)
         for policy_id in set(wanted) - set(self._loops):
-            loop = Serving(wanted[policy_id], self.name, self._say)
+            loop = Serving(wanted[policy_id], self.name, self._say, self._counters[policy_id])
             self._loops[policy_id] = loop
             loop.start()
             self._listen_to(policy_id, listen=True)
@@ -95,15 +101,13 @@ class WorkerProcess:
         return f"{streams.HEARTBEAT}{self.name}"
 
     def _say(self) -> None:
-        """Write the sign of life: which policies this process holds, and how each stands."""
+        """Write the sign of life, one key: which policies this process holds, how each stands, and what it counted."""
         with self._saying:
             if self._ended.is_set():
                 return
-            policies = {
-                str(policy_id): {"state": loop.state, "reason": loop.reason}
-                for policy_id, loop in list(self._loops.items())
-            }
-            said = json.dumps({"policies": policies, "at": time.time()})
+            policies = {str(policy_id): loop.told() for policy_id, loop in list(self._loops.items())}
+            jobs = self._jobs.running() if self._jobs else 0
+            said = json.dumps({"policies": policies, "jobs": jobs, "since": self._since, "at": time.time()})
             expires = max(1, round(3 * settings.WORKER_HEARTBEAT_SECONDS * 1000))
             try:
                 streams.client().set(self._key(), said, px=expires)

@@ -18,6 +18,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from annotate import generation, streams
 from annotate.models import GenerationRequest, Policy
+from worker.counters import Counters
 from worker.engines import registry
 from worker.engines.base import Chunk, Engine, LoadError, Sampling, Server
 from worker.jobs import Job
@@ -42,10 +43,14 @@ TOLD_AS = {State.DONE: "done", State.FAILED: "failed", State.REFUSED: "refused",
 
 
 class Serving:
-    """The loop of one policy, in a thread of its own. `changed` is called whenever `state` changes."""
+    """The loop of one policy, in a thread of its own. `changed` is called whenever `state` changes.
 
-    def __init__(self, policy: Policy, worker: str, changed: Callable[[], None]):
+    `counters` goes on where an earlier loop of the policy in this process left off.
+    """
+
+    def __init__(self, policy: Policy, worker: str, changed: Callable[[], None], counters: Counters | None = None):
         self.policy, self.worker = policy, worker
+        self.counters = counters or Counters()
         self.state, self.reason = "loading", ""
         self._changed = changed
         self._engine: Engine | None = None
@@ -79,6 +84,17 @@ class Serving:
     def is_alive(self) -> bool:
         """False when the thread has ended."""
         return self._thread.is_alive()
+
+    def told(self) -> dict:
+        """What the worker's sign of life says of this policy; from any thread."""
+        engine = self._engine
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "in_flight": sum(job.request.n for job in list(self._jobs.values())),
+            "capacity": engine.capacity if engine else 0,
+            "counters": self.counters.read(),
+        }
 
     # The thread -------------------------------------------------------------------------------------
 
@@ -135,6 +151,8 @@ class Serving:
         if job is None or job.closing:
             # It was stopped or lost while this was on its way.
             return None
+        if chunk.finish in ("error", "refused"):
+            self.counters.ended(chunk.finish)
         if chunk.finish == "error":
             self._stop_sampling(job)
             job.closing = (generation.fail, {"reason": chunk.error, "again": chunk.again})
@@ -143,10 +161,22 @@ class Serving:
             self._stop_sampling(job)
             job.closing = (generation.refuse, {"reason": chunk.error})
             return None
-        awaited = job.take(chunk)
+        awaited = self._count(job, chunk)
         if job.finished():
             job.closing = (generation.complete, {"sampled": job.sampled(), "template_hash": job.template_hash})
         return job if awaited and job.request.assignment_id else None
+
+    def _count(self, job: Job, chunk: Chunk) -> bool:
+        """Have the job take a piece, and count what is new of it."""
+        text = job.texts[chunk.key[2]]
+        first, before = not job.began, (text.prompt_tokens, text.completion_tokens)
+        awaited = job.take(chunk)
+        self.counters.wrote(prompt_tokens=text.prompt_tokens - before[0], tokens=text.completion_tokens - before[1])
+        if first:
+            self.counters.began(job)
+        if chunk.finish:
+            self.counters.ended(chunk.finish)
+        return awaited
 
     def _stop_sampling(self, job: Job) -> None:
         for key, text in zip(job.engine_keys(), job.texts, strict=True):
@@ -177,10 +207,12 @@ class Serving:
         # Beside LoadError what nobody thought of; the site must say that there are no replies in both cases.
         except Exception as error:
             logger.error("Policy %s: %s", self.policy.name, error, exc_info=not isinstance(error, LoadError))
+            self.counters.failed("load")
             self._load_after = time.monotonic() + LOAD_AGAIN_SECONDS
             self._bell.clear()
             self._say("failed", str(error))
             return False
+        self.counters.loaded()
         self._say("ready")
         self._bell.set()
         return True
@@ -210,6 +242,7 @@ class Serving:
 
     def _engine_broke(self) -> None:
         logger.error("The engine of policy %s broke; another one is made", self.policy.name)
+        self.counters.failed("engine")
         for job in self._jobs.values():
             job.closing = job.closing or (generation.fail, {"reason": "The engine broke.", "again": True})
         broken, self._engine = self._engine, None
@@ -293,6 +326,7 @@ class Serving:
             elif job.request.pk in renewal.cancelled and not job.closing:
                 self._stop_sampling(job)
                 self._publish(job, job.news())
+                self.counters.ended("stopped", sum(not text.finish for text in job.texts))
                 stopped = {"sampled": job.sampled(), "template_hash": job.template_hash}
                 job.closing = (generation.close_cancelled, stopped)
 
@@ -316,6 +350,8 @@ class Serving:
             del self._jobs[token]
             # There is room for another.
             self._bell.set()
+            if stored and close is generation.fail:
+                self.counters.failed("request")
             if stored and job.request.assignment_id:
                 self._tell_the_end(job)
 
