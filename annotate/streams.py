@@ -88,6 +88,28 @@ def heartbeats() -> dict[str, dict]:
     }
 
 
+TICK = "bothsides:beat:"
+"""The beginning of the key that a beat writes each time that it has rung for the sweep; the key expires."""
+
+
+def tick_seconds() -> float:
+    """After how many seconds without a tick a beat is thought to be dead."""
+    return 3 * settings.SWEEP_SECONDS + 30
+
+
+def tick(host: str) -> None:
+    """Say that the beat of a host lives. Best effort, as with the heartbeats of workers."""
+    try:
+        client().set(f"{TICK}{host}", "", px=round(tick_seconds() * 1000))
+    except redis.RedisError as error:
+        logger.warning("The beat could not show that it lives: %s", error)
+
+
+def ticks(host: str) -> bool:
+    """Whether the beat of a host lives. Raises redis.RedisError where Redis does not answer."""
+    return bool(client().exists(f"{TICK}{host}"))
+
+
 def policy_state(policy_id: int) -> tuple[str, str]:
     """How replies of a policy stand: `ready`, `loading`, `failed` or `absent`, and the reason where one is known."""
     try:

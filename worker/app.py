@@ -6,6 +6,7 @@ threads; a worker without the queue `jobs` runs none.
 """
 
 import os
+import socket
 import time
 
 import django
@@ -16,6 +17,7 @@ django.setup()
 from celery import signals  # noqa: E402
 from django.conf import settings  # noqa: E402
 
+from annotate import streams  # noqa: E402
 from annotate.bell import app  # noqa: E402
 from worker.job_processes import JobProcesses  # noqa: E402
 from worker.process import WorkerProcess  # noqa: E402
@@ -47,6 +49,12 @@ def _start(sender, **kwargs) -> None:
         _job_processes = JobProcesses(settings.WORKER_JOBS)
         _process = WorkerProcess(sender, _job_processes)
         _process.start()
+
+
+@signals.after_task_publish.connect(sender="worker.sweep")
+def _tick(**kwargs) -> None:
+    # Beat alone sends this task.
+    streams.tick(socket.gethostname())
 
 
 @signals.worker_shutting_down.connect
