@@ -109,6 +109,8 @@ def example() -> str:
     head = (
         "# Every setting of Bothsides, with its default. The programs read their environment, not this file; Docker\n"
         "# Compose gives them a copy of it named .env. Written by `make env-example`.\n"
+        "\n# For Docker Compose only: what it runs beside web and beat, of servers, cpu, gpu and vllm.\n"
+        "COMPOSE_PROFILES=servers,cpu\n"
         "\n# For Docker Compose only: the password of the PostgreSQL that it starts.\n#POSTGRES_PASSWORD=\n"
     )
     parts = [f"\n# {variable.meaning}\n#{variable.name}={variable.default}\n" for variable in variables.values()]
