@@ -106,7 +106,14 @@ def assignment_for(user: User, assignment_id: int) -> Assignment:
         Assignment.objects.filter(
             pk=assignment_id, trainer=user, project__in=Membership.objects.filter(user=user).values("project")
         )
-        .select_related("project", "iteration", "comparison", "conversation__prompt", "subject__trainer", "replacement")
+        .select_related(
+            "project",
+            "iteration__reply_policy",
+            "comparison",
+            "conversation__prompt",
+            "subject__trainer",
+            "replacement",
+        )
         .first()
     )
     if assignment is None:

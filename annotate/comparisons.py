@@ -75,14 +75,16 @@ def _compare(message: Message, iteration: Iteration, *, seed: str, size: int, in
         draw_size=size,
         draw_index=index,
     )
-    _request_alternatives(comparison, n=comparison.k - 1)
+    if _request_alternatives(comparison, n=comparison.k - 1).state == GenerationRequest.State.FAILED:
+        settle(comparison.pk)
+        comparison.refresh_from_db()
     return comparison
 
 
 def _request_alternatives(comparison: Comparison, *, n: int) -> GenerationRequest:
     request = GenerationRequest.objects.create(
         project_id=comparison.project_id,
-        policy_id=comparison.iteration.reply_policy_id,
+        **GenerationRequest.beginning(comparison.iteration.reply_policy),
         purpose=GenerationRequest.Purpose.ALTERNATIVES,
         urgency=GenerationRequest.RANK_OF_PURPOSE[GenerationRequest.Purpose.ALTERNATIVES],
         comparison=comparison,
@@ -190,12 +192,13 @@ def settle(comparison_id: int) -> None:
     accepted = _accept(comparison)
     missing = comparison.k - 1 - len(accepted)
     draws = comparison.requests.count()
-    if missing and draws <= REDRAWS:
+    off = comparison.iteration.reply_policy.off
+    if missing and draws <= REDRAWS and not off:
         _request_alternatives(comparison, n=missing)
     elif accepted:
         _open(comparison, accepted)
     else:
-        _give_up(comparison, f"No distinct alternative came in {draws} draws.")
+        _give_up(comparison, off or f"No distinct alternative came in {draws} draws.")
 
 
 def _accept(comparison: Comparison) -> list[Completion]:

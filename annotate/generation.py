@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from annotate import bell, comparisons, prompts
+from annotate import bell, comparisons, prompts, streams
 from annotate.errors import Conflict
 from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Message
 
@@ -44,11 +44,14 @@ class Renewal:
 
 
 def request_reply(*, conversation: Conversation, assignment: Assignment) -> GenerationRequest:
-    """Ask for the next message of an open conversation. A second one while one is pending breaks a constraint."""
+    """Ask for the next message of an open conversation. A second one while one is pending breaks a constraint.
+
+    Of a policy that is switched off it has failed at once.
+    """
     messages = list(conversation.messages.order_by("position"))
     request = GenerationRequest.objects.create(
         project_id=conversation.project_id,
-        policy_id=conversation.iteration.reply_policy_id,
+        **GenerationRequest.beginning(conversation.iteration.reply_policy),
         purpose=Purpose.REPLY,
         urgency=GenerationRequest.RANK_OF_PURPOSE[Purpose.REPLY],
         conversation=conversation,
@@ -77,7 +80,7 @@ def request_suggestions(
     """
     request = GenerationRequest.objects.create(
         project_id=conversation.project_id,
-        policy_id=conversation.iteration.reply_policy_id,
+        **GenerationRequest.beginning(conversation.iteration.reply_policy),
         purpose=Purpose.SUGGESTION,
         urgency=GenerationRequest.RANK_OF_PURPOSE[Purpose.SUGGESTION],
         conversation=conversation,
@@ -104,6 +107,13 @@ def pending(conversation: Conversation) -> list[GenerationRequest]:
 def pending_reply(conversation: Conversation) -> GenerationRequest | None:
     """The reply that is waited for, if any."""
     return conversation.requests.filter(purpose=Purpose.REPLY, state__in=[State.WAITING, State.CLAIMED]).first()
+
+
+def told_reason(request: GenerationRequest) -> str:
+    """Why a request ended, as far as trainers are told: of what went wrong inside they need only know that it did."""
+    if request.state == State.REFUSED or (request.state == State.FAILED and request.reason == request.policy.off):
+        return request.reason
+    return ""
 
 
 def last_failure(conversation: Conversation) -> GenerationRequest | None:
@@ -342,7 +352,12 @@ def stop(*, request: GenerationRequest) -> None:
 
 @transaction.atomic
 def try_again(*, request: GenerationRequest) -> None:
-    """A failed job waits once more, with all its attempts. Raises Conflict where it no longer applies."""
+    """A failed job waits once more, with all its attempts.
+
+    Raises Conflict where it no longer applies, and while its policy is switched off.
+    """
+    if request.policy.off:
+        raise Conflict(request.policy.off)
     if request.purpose == Purpose.REPLY:
         conversation = Conversation.objects.select_for_update(no_key=True).get(pk=request.conversation_id)
         current = conversation.state == Conversation.State.OPEN
@@ -380,3 +395,21 @@ def expire_leases() -> int:
             reason = f"The worker {request.claimed_by} fell silent."
             fail(request_id=request.pk, token=request.claim_token, reason=reason, again=True)
     return len(found)
+
+
+def fail_switched_off() -> int:
+    """What waits for policies that are switched off fails, with that reason. How many did."""
+    failed = 0
+    waiting = GenerationRequest.objects.filter(state=State.WAITING, policy__active=False)
+    for request in waiting.select_related("policy").order_by("id"):
+        with transaction.atomic():
+            changed = GenerationRequest.objects.filter(pk=request.pk, state=State.WAITING).update(
+                state=State.FAILED, reason=request.policy.off, ended_at=timezone.now()
+            )
+            if changed and request.purpose == Purpose.ALTERNATIVES:
+                comparisons.settle(request.comparison_id)
+        if changed and request.assignment_id:
+            told = {"kind": "failed", "request": request.pk, "attempt": request.attempt, "reason": request.policy.off}
+            streams.publish(request.assignment_id, [told])
+        failed += changed
+    return failed

@@ -111,13 +111,17 @@ def ticks(host: str) -> bool:
 
 
 def policy_state(policy_id: int) -> tuple[str, str]:
-    """How replies of a policy stand: `ready`, `loading`, `failed` or `absent`, and the reason where one is known."""
+    """How replies of a policy stand at the best of its workers, and the reason where one is known.
+
+    `ready`, `loading`, `waiting` (its model's turn comes), `asleep` (its model rests, and comes when it is asked),
+    `failed` or `absent`.
+    """
     try:
         said = [beat["policies"].get(str(policy_id)) for beat in heartbeats().values()]
     except redis.RedisError:
         return "absent", "The message broker does not answer."
     held = [state for state in said if state]
-    for wanted in ("ready", "loading", "failed"):
+    for wanted in ("ready", "loading", "waiting", "asleep", "failed"):
         for state in held:
             if state["state"] == wanted:
                 return wanted, state.get("reason", "")

@@ -13,6 +13,7 @@ def run() -> dict[str, int]:
     done = {
         "assignments expired": assignments.expire(),
         "requests given back": generation.expire_leases(),
+        "requests of policies that are switched off failed": generation.fail_switched_off(),
         "comparisons settled": comparisons.repair(),
         "reserved slots opened": assignments.open_reservations(),
         "conversations abandoned": assignments.abandon_old(),

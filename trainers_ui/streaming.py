@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import connections
 from django.http import StreamingHttpResponse
 
-from annotate import streams
+from annotate import policies, streams
 
 COMMENT_SECONDS = 10
 """Pause after which a silent stream says that it lives, and looks whether there is still something to wait for."""
@@ -53,7 +53,7 @@ class Events:
 
     def __init__(self, assignment, after: str):
         self.conversation = assignment.conversation
-        self.policy_id = assignment.iteration.reply_policy_id
+        self.policy = assignment.iteration.reply_policy
         self.first = min(pending(self.conversation), default=0)
         self.ended: set[int] = set()
         self.source = streams.read(assignment.pk, after)
@@ -86,9 +86,13 @@ class Events:
                 if not self._goes_on():
                     yield b"event: end\ndata: {}\n\n"
                     return
-                # A worker that died leaves half a text: its page says so until another writes it again.
-                ready = streams.policy_state(self.policy_id)[0] == "ready"
-                yield b": \n\n" if ready else b"event: away\ndata: {}\n\n"
+                yield self._sign_of_life()
+
+    def _sign_of_life(self) -> bytes:
+        """A comment, or that nothing comes for now: a worker that died leaves half a text, and a model that was put
+        down, or a policy that is switched off, leaves what nobody has begun. The page asks which, or says so."""
+        state, _ = policies.state(self.policy)
+        return b": \n\n" if state == "ready" else b"event: away\ndata: %s\n\n" % json.dumps({"state": state}).encode()
 
     def _ends(self, event: dict) -> bool:
         """Whether it ends one of those that were being written when the stream began, or one asked for since."""

@@ -4,9 +4,9 @@ import re
 from urllib.parse import urlsplit
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 
-from annotate import streams
+from annotate import policies
 from annotate.admin.reading import Listed
 from annotate.models import Policy
 from annotate.models.policies import KEY_VARIABLE
@@ -101,7 +101,19 @@ class PolicyAdmin(Listed):
     def has_delete_permission(self, request, obj=None) -> bool:
         return False
 
+    def save_model(self, request, obj, form, change) -> None:
+        if not change or "active" not in form.changed_data or obj.active:
+            super().save_model(request, obj, form, change)
+            return
+        failed = policies.switch_off(policy=obj)
+        what = "Nothing waited for it."
+        if failed:
+            waited = "request that waited for it has" if failed == 1 else "requests that waited for it have"
+            again = "try them again among the generation requests once it is switched on."
+            what = f"{failed:,} {waited} failed; {again}"
+        messages.warning(request, f"{obj.off} {what} Workers finish what they have begun.")
+
     @admin.display(description="workers say")
     def served(self, policy: Policy) -> str:
-        state, reason = streams.policy_state(policy.pk)
+        state, reason = policies.state(policy)
         return f"{state}: {reason}" if reason else state

@@ -608,7 +608,8 @@ class Migration(migrations.Migration):
                 (
                     "active",
                     models.BooleanField(
-                        default=True, help_text="Workers load and serve active policies; requests of others wait."
+                        default=True,
+                        help_text="Workers serve active policies. What waits for one that is switched off fails, with that reason; it can be tried again once the policy is switched on.",
                     ),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),

@@ -1,6 +1,9 @@
 """Sampling jobs and the texts that come of them."""
 
 from django.db import models
+from django.utils import timezone
+
+from annotate.models.policies import Policy
 
 
 class GenerationRequest(models.Model):
@@ -121,6 +124,13 @@ class GenerationRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.purpose} request {self.pk}"
+
+    @classmethod
+    def beginning(cls, policy: Policy) -> dict:
+        """Fields of a new request: it waits; of a policy that is switched off it has failed already."""
+        if policy.active:
+            return {"policy": policy, "state": cls.State.WAITING}
+        return {"policy": policy, "state": cls.State.FAILED, "reason": policy.off, "ended_at": timezone.now()}
 
 
 class Completion(models.Model):

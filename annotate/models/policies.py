@@ -80,7 +80,9 @@ class Policy(models.Model):
         "self", models.PROTECT, null=True, blank=True, help_text="The policy that this one was trained from."
     )
     active = models.BooleanField(
-        default=True, help_text="Workers load and serve active policies; requests of others wait."
+        default=True,
+        help_text="Workers serve active policies. What waits for one that is switched off fails, with that reason; it "
+        "can be tried again once the policy is switched on.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -118,3 +120,8 @@ class Policy(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def off(self) -> str:
+        """Why requests of it fail, in a sentence; empty while it is active."""
+        return "" if self.active else f"The policy {self.name} is switched off."

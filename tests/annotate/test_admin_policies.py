@@ -4,7 +4,8 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.urls import reverse
 
-from annotate.models import Policy, Role
+from annotate import conversations
+from annotate.models import GenerationRequest, Policy, Role
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -123,3 +124,42 @@ def test_the_table_holds_nothing_else(fields):
 def test_a_stranger_adds_none(client):
     client.force_login(factory.person(role=Role.TRAINER), backend="sesame.backends.ModelBackend")
     assert client.get(reverse(ADD)).status_code in (302, 403)
+
+
+def switched(admin_client, policy, **fields) -> list[str]:
+    """What the admin is told."""
+    url = reverse("admin:annotate_policy_change", args=[policy.pk])
+    page = admin_client.post(url, fields, follow=True)
+    policy.refresh_from_db()
+    return [str(message) for message in page.context["messages"]]
+
+
+def test_switching_off_says_how_many_waited(admin_client):
+    policy = factory.policy(name="first")
+    project = factory.project(served_by=policy)
+    for _ in range(2):
+        slot = factory.held_chat(project, factory.trainer(project))
+        conversations.say(assignment=slot, user=slot.trainer, text="Hello")
+
+    told, _ = switched(admin_client, policy)
+
+    assert not policy.active
+    assert told == (
+        "The policy first is switched off. 2 requests that waited for it have failed; try them again among the "
+        "generation requests once it is switched on. Workers finish what they have begun."
+    )
+    assert set(GenerationRequest.objects.values_list("state", flat=True)) == {"failed"}
+    page = admin_client.get(reverse("admin:annotate_policy_change", args=[policy.pk])).content.decode()
+    assert "off: The policy first is switched off." in page
+
+
+def test_switching_on_again_tries_nothing_by_itself(admin_client):
+    policy = factory.policy(name="first")
+    assert "Nothing waited for it." in switched(admin_client, policy)[0]
+    assert len(switched(admin_client, policy, active="on")) == 1
+    assert policy.active
+
+
+def test_saving_what_is_off_already_says_nothing_of_it(admin_client):
+    policy = factory.policy(active=False)
+    assert len(switched(admin_client, policy)) == 1

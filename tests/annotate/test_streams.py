@@ -50,6 +50,9 @@ def test_the_state_of_a_policy_is_the_best_that_a_worker_reports():
     assert streams.policy_state(1)[0] == "absent"
     beat("one", {"1": {"state": "failed", "reason": "No such folder."}})
     assert streams.policy_state(1) == ("failed", "No such folder.")
+    for better in ("asleep", "waiting"):
+        beat("two", {"1": {"state": better}})
+        assert streams.policy_state(1) == (better, "")
     beat("two", {"1": {"state": "loading"}})
     assert streams.policy_state(1) == ("loading", "")
     beat("three", {"1": {"state": "ready"}, "2": {"state": "loading"}})

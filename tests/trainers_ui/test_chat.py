@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from annotate import assignments, conversations, generation, streams
 from annotate.models import Assignment, Comparison, Conversation, GenerationRequest, Message, Prompt
+from annotate.policies import switch_off
 from annotate.projects import Opening, add_prompts
 from tests import factory
 from tests.trainers_ui.conftest import HTMX
@@ -197,7 +198,12 @@ def test_a_message_that_the_model_cannot_read_returns_to_the_box(step, shown, ht
 
 @pytest.mark.parametrize(
     ("state", "word"),
-    [("loading", "is being loaded"), ("failed", "could not be loaded"), (None, "no worker is running")],
+    [
+        ("loading", "is being loaded"),
+        ("failed", "could not be loaded"),
+        ("waiting", "another model is being served first; this one comes next"),
+        (None, "no worker is running"),
+    ],
 )
 def test_replies_are_not_available(step, html, shown, chat, state, word):
     if state:
@@ -214,6 +220,28 @@ def test_replies_are_not_available(step, html, shown, chat, state, word):
     assert "every 5s" in part
     assert "data-streams" not in part
     assert pending().purpose == "reply"
+
+
+def test_a_model_that_rests_is_brought_in_when_it_is_asked(step, html, shown, chat):
+    policies = {str(chat.iteration.reply_policy_id): {"state": "asleep", "reason": ""}}
+    streams.client().set(f"{streams.HEARTBEAT}test", json.dumps({"policies": policies}))
+
+    assert "Replies are not available now" not in shown()
+    assert "the model rested while others were used, and is being brought in." in html(step("say", text="Hello"))
+
+
+def test_a_policy_that_is_switched_off(step, html, shown, chat, ready):
+    policy = chat.iteration.reply_policy
+    step("say", text="Hello")
+    switch_off(policy=policy)
+    page, again = shown(), html(step("again"))
+
+    for part in (page, again):
+        assert f"No reply could be written: The policy {policy.name} is switched off." in part
+        assert "Your message is kept: ask for the reply again, now or later." in part
+        assert "Replies are not available now: the model is switched off." in part
+        assert "Ask for the reply" in part
+        assert "as soon as the model is there" not in part
 
 
 def test_finishing(browser, html, trainer, chat, step):

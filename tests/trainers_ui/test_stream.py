@@ -121,7 +121,7 @@ def test_a_worker_that_died_is_told(watch, chat, asked, monkeypatch):
     content = iter(watch().streaming_content)
 
     assert next(content) == b"retry: 1000\n\n"
-    assert next(content) == b"event: away\ndata: {}\n\n"
+    assert next(content) == b'event: away\ndata: {"state": "absent"}\n\n'
 
 
 def test_flushed_redis_ends_it_where_the_reply_is_there(watch, chat, asked, monkeypatch):

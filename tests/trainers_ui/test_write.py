@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from annotate import assignments, demonstrations, streams
 from annotate.models import Assignment, Conversation, GenerationRequest, Prompt
+from annotate.policies import switch_off
 from annotate.projects import Opening, add_prompts
 from tests import factory
 from tests.trainers_ui.conftest import JSON
@@ -272,6 +273,17 @@ def test_what_went_wrong_inside_is_not_told(ask, browser, trainer, piece):
     answer = browser(trainer).get(reverse("suggestions", args=[piece.pk])).json()
 
     assert (answer["state"], answer["reason"]) == ("failed", "")
+
+
+def test_a_policy_that_is_switched_off_is_told(ask, browser, trainer, piece):
+    policy = piece.iteration.reply_policy
+    ask("suggest", role="user", before="[]")
+    switch_off(policy=policy)
+
+    answer = browser(trainer).get(reverse("suggestions", args=[piece.pk])).json()
+
+    assert (answer["state"], answer["reason"]) == ("failed", f"The policy {policy.name} is switched off.")
+    assert answer["away"] == ["off", "the model is switched off."]
 
 
 # --- Texts as they are shown ---------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from annotate import access, conversations, generation, openings, streams
+from annotate import access, conversations, generation, openings, policies
 from annotate.errors import NotFound
+from annotate.models import GenerationRequest
 from trainers_ui.views.page import page
 from trainers_ui.views.sent import gone
 from trainers_ui.views.task import around
@@ -44,21 +45,31 @@ def _stand(assignment, messages: list) -> dict:
     """What can be done now: is a reply pending, did one fail, are replies to be had."""
     pending = generation.pending_reply(assignment.conversation)
     unanswered = bool(messages) and messages[-1].role == "user"
-    state, reason = ("ready", "")
-    if pending is None or pending.state == "waiting":
-        state, reason = streams.policy_state(assignment.iteration.reply_policy_id)
+    failure = None if pending else generation.last_failure(assignment.conversation)
     return {
         "pending": pending,
-        "failure": None if pending else generation.last_failure(assignment.conversation),
+        "failure": failure,
+        "why": failure and generation.told_reason(failure),
         "unanswered": unanswered,
         "asks_again": bool(messages) and not pending,
         "blocked": pending is not None or unanswered,
         "finishes": pending is None and any(message.role == "assistant" for message in messages),
-        "away": None if state == "ready" else (state, AWAY.get(state, ""), reason),
+        "away": None if pending and pending.state == "claimed" else away(assignment, pending),
     }
 
 
+def away(assignment, asked: GenerationRequest | None) -> tuple[str, str] | None:
+    """Why nothing comes of the policy now, for what is asked of it or was not yet: its state and half a sentence."""
+    state, _ = policies.state(assignment.iteration.reply_policy)
+    # A model that rests comes when it is asked; one that has its last turn finishes what it has begun.
+    comes = state == "asleep" if asked is None else asked.state == "claimed" and state in ("waiting", "off")
+    return None if state == "ready" or comes else (state, AWAY[state])
+
+
 AWAY = {
+    "off": "the model is switched off.",
+    "waiting": "another model is being served first; this one comes next.",
+    "asleep": "the model rested while others were used, and is being brought in.",
     "loading": "the model is being loaded.",
     "failed": "the model could not be loaded, or its server does not answer.",
     "absent": "no worker is running for this model.",

@@ -7,10 +7,10 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 
-from annotate import access, assignments, demonstrations, likeness, manuscripts, reviews, streams
+from annotate import access, assignments, demonstrations, generation, likeness, manuscripts, reviews
 from annotate.errors import DraftConflict, Invalid, NotFound
 from trainers_ui import rendering
-from trainers_ui.views.chat import AWAY
+from trainers_ui.views.chat import away
 from trainers_ui.views.page import page, wants_json
 from trainers_ui.views.sent import gone
 from trainers_ui.views.task import around
@@ -49,7 +49,6 @@ def _desk(assignment) -> dict:
     conversation = assignment.conversation
     manuscript = _manuscript(assignment)
     system = demonstrations.first_system(conversation)
-    state, _ = streams.policy_state(assignment.iteration.reply_policy_id)
     returned = _returned(assignment)
     return {
         "what": "Write both sides",
@@ -62,7 +61,7 @@ def _desk(assignment) -> dict:
         "system": system if manuscript.system is None else manuscript.system,
         "returned": returned,
         "comments": json.dumps(returned["comments"] if returned else {}),
-        "away": None if state == "ready" else (state, AWAY[state]),
+        "away": away(assignment, None),
         "longest": settings.MESSAGE_CHARACTERS,
     }
 
@@ -214,8 +213,8 @@ def suggestions(request: HttpRequest, pk: int) -> HttpResponse:
     """What was asked last, as far as it is stored."""
     assignment = _piece(request, pk)
     newest = demonstrations.newest_suggestions(assignment)
-    state, _ = streams.policy_state(assignment.iteration.reply_policy_id)
-    answer = {"request": None, "texts": [], "away": None if state == "ready" else [state, AWAY[state]]}
+    pending = newest if newest and newest.state in ("waiting", "claimed") else None
+    answer = {"request": None, "texts": [], "away": away(assignment, pending)}
     if newest is not None:
         answer |= {
             "request": newest.pk,
@@ -224,8 +223,7 @@ def suggestions(request: HttpRequest, pk: int) -> HttpResponse:
             "role": newest.role,
             "position": newest.position,
             "hint": newest.hint,
-            # Of what went wrong inside, trainers need only know that it did.
-            "reason": newest.reason if newest.state == "refused" else "",
+            "reason": generation.told_reason(newest),
             "texts": [
                 {"index": one.index, "text": one.text, "finish": one.finish_reason} for one in newest.completions.all()
             ],

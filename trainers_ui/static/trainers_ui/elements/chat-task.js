@@ -157,7 +157,7 @@ class ChatTask extends HTMLElement {
     this.source = new EventSource(this.dataset.streamUrl);
     this.source.addEventListener("message", (event) => this.take(JSON.parse(event.data)));
     this.source.addEventListener("end", () => this.end());
-    this.source.addEventListener("away", () => this.halted(true));
+    this.source.addEventListener("away", (event) => this.nothingComes(JSON.parse(event.data)));
     this.source.addEventListener("open", () => this.say(""));
     this.source.addEventListener("error", () => this.broken());
   }
@@ -169,6 +169,12 @@ class ChatTask extends HTMLElement {
     else if (news === "stale") this.refresh();
     if (news !== "nothing") this.failures = 0;
     this.halted(false);
+  }
+
+  /** The worker is gone; or nobody has begun yet, and the server says best what is waited for. */
+  nothingComes({ state }) {
+    if (state === "absent" || state === "failed") this.halted(true);
+    else if (!this.reply.points) this.refresh();
   }
 
   /** The worker is gone, or writes again. */

@@ -147,7 +147,8 @@ export class Suggestions {
     this.close();
     if (offers !== this.now) return;
     const ready = offers.all.filter((one) => one.ready).length;
-    if (offers.state === "failed") this.say("No suggestion could be written. Ask again, now or later; what you write is not concerned.", true);
+    const why = offers.reason ? `: ${offers.reason}` : ".";
+    if (offers.state === "failed") this.say(`No suggestion could be written${why} Ask again, now or later; what you write is not concerned.`, true);
     else if (offers.state === "refused") this.say("The conversation is longer than the model can read, so it cannot suggest anything here. Write on.", true);
     else if (!ready) this.say(offers.state === "cancelled" ? "Stopped before the first word." : "The model had nothing to suggest. Ask again.");
     else this.task.heard(`${ready === 1 ? "One suggestion is" : `${ready} suggestions are`} ready.`);
