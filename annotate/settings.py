@@ -4,6 +4,7 @@ With neither DATABASE_URL nor REDIS_URL set the site runs embedded: `manage.py u
 every other process finds them through the home folder. With both set it runs in production mode.
 """
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -264,6 +265,22 @@ WORKER_JOBS = env.integer(
     "WORKER_JOBS", 1, "Imports and exports that this worker runs at once, each in a process of its own.", least=1
 )
 WORKER_DEVICE = env.text("WORKER_DEVICE", "auto", "Torch device of this worker: auto, cpu, cuda, cuda:1 or mps.")
+if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", WORKER_DEVICE):
+    raise env.BadSetting(f"WORKER_DEVICE must be auto, cpu, cuda, cuda: with a number, or mps, not {WORKER_DEVICE!r}")
+WORKER_DTYPE = env.text(
+    "WORKER_DTYPE",
+    "auto",
+    "Precision that this worker computes in: auto, float32, bfloat16 or float16. auto is the model's own, and on a CPU "
+    "bfloat16 where it has it in hardware, else float32.",
+    choices=("auto", "float32", "bfloat16", "float16"),
+)
+WORKER_ATTENTION = env.text(
+    "WORKER_ATTENTION",
+    "auto",
+    "How this worker computes attention: auto, sdpa (torch's own, fast) or eager (plain). auto is sdpa where the model "
+    "has it.",
+    choices=("auto", "sdpa", "eager"),
+)
 WORKER_POLL_SECONDS = env.number(
     "WORKER_POLL_SECONDS", 2, "How often a worker looks for sampling jobs that no bell announced.", least=0.05
 )

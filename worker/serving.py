@@ -202,6 +202,9 @@ class Serving:
                 models=settings.BOTHSIDES_HOME / "models",
                 capacity=settings.WORKER_CAPACITY,
                 device=settings.WORKER_DEVICE,
+                dtype=settings.WORKER_DTYPE,
+                attention=settings.WORKER_ATTENTION,
+                quantisation=self.policy.quantisation,
                 server=self._server(),
             )
         # Beside LoadError what nobody thought of; the site must say that there are no replies in both cases.

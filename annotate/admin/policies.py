@@ -23,6 +23,8 @@ class PolicyForm(forms.ModelForm):
         data = super().clean()
         if data.get("engine") == Policy.Engine.OPENAI_COMPATIBLE:
             self._clean_server(data)
+            if data.get("quantisation"):
+                self.add_error("quantisation", "A server stores its weights as it was told there: leave it empty.")
         elif data.get("engine"):
             for name in OF_A_SERVER:
                 if data.get(name):
@@ -88,14 +90,14 @@ class PolicyAdmin(Listed):
     def get_fieldsets(self, request, obj=None):
         last = ("served", "created_at") if obj else ()
         return [
-            (None, {"fields": ("name", "engine", "location", "revision", "parent", "active", *last)}),
+            (None, {"fields": ("name", "engine", "location", "revision", "quantisation", "parent", "active", *last)}),
             ("Of a server that speaks /v1/chat/completions", {"fields": OF_A_SERVER}),
         ]
 
     def get_readonly_fields(self, request, obj=None):
         if not obj:
             return []
-        shown = ("name", "engine", "location", "revision", "parent", "served", "created_at")
+        shown = ("name", "engine", "location", "revision", "quantisation", "parent", "served", "created_at")
         return [*shown, *OF_A_SERVER]
 
     def has_delete_permission(self, request, obj=None) -> bool:

@@ -69,6 +69,17 @@ def test_a_policy_of_a_loaded_model_has_no_fields_of_a_server(admin_client):
     assert Policy.objects.get().concurrency is None
 
 
+def test_a_loaded_model_may_be_quantised_and_one_of_a_server_not(admin_client):
+    assert set(refusal(admin_client, quantisation="int4")) == {"quantisation"}
+    plain = {"engine": "transformers", "location": "tiny", "served_as": "", "key_variable": "", "quantisation": "int4"}
+    assert admin_client.post(reverse(ADD), SERVER | plain).status_code == 302
+    policy = Policy.objects.get()
+    assert policy.quantisation == "int4"
+    page = admin_client.get(reverse("admin:annotate_policy_change", args=[policy.pk])).content.decode()
+    assert "4 bits a weight" in page
+    assert 'name="quantisation"' not in page
+
+
 @pytest.mark.parametrize(
     "location",
     ["vllm", "ftp://vllm/v1", "http://", "http://vllm:port/v1", "http://me:secret@vllm/v1", "http://vllm/v1?key=secret",

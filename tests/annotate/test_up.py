@@ -258,6 +258,8 @@ def test_commands_that_need_nothing(tmp_path, command):
     [
         ({"PORT": "http"}, "PORT must be a whole number, not 'http'"),
         ({"WEB_THREADS": "1"}, "WEB_THREADS must be at least 2, not 1"),
+        ({"WORKER_DEVICE": "gpu"}, "WORKER_DEVICE must be auto, cpu, cuda, cuda: with a number, or mps, not 'gpu'"),
+        ({"WORKER_DTYPE": "int8"}, "WORKER_DTYPE must be one of auto, float32, bfloat16, float16, not 'int8'"),
         ({"SITE_URL": "example.org"}, "SITE_URL must start with http:// or https:// and name a host"),
         ({"DATABASE_URL": "postgresql:///x"}, "REDIS_URL is missing: set both DATABASE_URL and REDIS_URL"),
         ({"REDIS_URL": "redis://x"}, "DATABASE_URL is missing: set both DATABASE_URL and REDIS_URL"),

@@ -429,11 +429,6 @@ def test_a_missing_folder_is_said_so(tmp_path):
         load(tmp_path / "nowhere")
 
 
-def test_an_unknown_device_is_said_so(tiny_models):
-    with pytest.raises(LoadError, match="cannot be loaded"):
-        load(tiny_models / "tiny", device="abacus")
-
-
 def test_an_unknown_engine_is_said_so(tmp_path):
     with pytest.raises(LoadError, match="known: transformers"):
         registry.load(engine="magic", location="a", revision="", models=tmp_path, capacity=1, device="cpu")

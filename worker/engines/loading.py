@@ -1,5 +1,6 @@
 """A Hugging Face model and its tokenizer from a folder or the hub, or a sentence that says what is wrong."""
 
+import logging
 from pathlib import Path
 
 import huggingface_hub
@@ -14,23 +15,42 @@ CORES = torch.get_num_threads()
 """What torch would take: the cores that this process may use, or OMP_NUM_THREADS."""
 REASON_CHARACTERS = 300
 FULL, SLIDING = "full_attention", "sliding_attention"
+ATTENTIONS = ("sdpa", "eager")
+"""Implementations that honour a mask of ours. Those of flash attention take none, and find the texts in another way."""
+BITS = {"int8": 8, "int4": 4}
 
 
 def load(
-    location: str, revision: str, device: str
+    location: str,
+    revision: str = "",
+    device: str = "auto",
+    *,
+    dtype: str = "auto",
+    attention: str = "auto",
+    quantisation: str = "",
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """Load model (on its device, ready to sample) and tokenizer. Raises LoadError."""
+    """Load model (on its device, ready to sample) and tokenizer. Raises LoadError.
+
+    `device` is a torch device or `auto`, `dtype` the name of one of torch or `auto`, `attention` one of ATTENTIONS or
+    `auto`, `quantisation` a key of BITS or empty.
+    """
     if Path(location).is_absolute() and not Path(location).is_dir():
         raise LoadError(f"There is no folder {location}.")
     source = ({"revision": revision} if revision else {}) | _reach(location, revision)
     transformers.utils.logging.disable_progress_bar()
+    place = _device(device)
+    how = {"dtype": _precision(place) if dtype == "auto" else getattr(torch, dtype)}
+    if attention != "auto":
+        how["attn_implementation"] = attention
+    if quantisation:
+        # Weights are quantised on their way to the device, which so never holds them whole.
+        how |= {"quantization_config": _in_bits(location, BITS[quantisation], how["dtype"]), "device_map": {"": place}}
     try:
-        place = _device(device)
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            location, dtype=_precision(place), output_loading_info=True, **source
+            location, output_loading_info=True, **how, **source
         )
-        model = model.to(place).eval()
+        model = (model if quantisation else model.to(place)).eval()
     # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
     except Exception as error:
         reason = in_one_line(error)
@@ -40,6 +60,8 @@ def load(
         raise LoadError(f"{location} cannot be loaded: {reason}") from error
     if info["missing_keys"]:
         raise LoadError(f"{location} lacks weights: {', '.join(sorted(info['missing_keys'])[:3])} …")
+    if model.config._attn_implementation not in ATTENTIONS:
+        raise LoadError(f"{location} attends by {model.config._attn_implementation}: set WORKER_ATTENTION to sdpa.")
     try:
         tokenizer.get_chat_template()
     except ValueError:
@@ -91,11 +113,38 @@ def ends_of_turn(model: transformers.PreTrainedModel, tokenizer: transformers.Pr
 
 
 def _device(wanted: str) -> torch.device:
-    if wanted != "auto":
-        return torch.device(wanted)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device of that name. Raises LoadError where torch finds none such here."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise LoadError(f"WORKER_DEVICE is {wanted}, which is no device that torch knows.") from None
+    # `cuda` alone is the first one.
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there.get(device.type, 1):
+        raise LoadError(f"WORKER_DEVICE is {wanted}, and torch finds no such device on this machine.")
+    return device
+
+
+def _in_bits(location: str, bits: int, dtype: torch.dtype | str) -> transformers.BitsAndBytesConfig:
+    """How to store so many bits a weight. Raises LoadError without the library for it."""
+    if not transformers.utils.is_bitsandbytes_available():
+        raise LoadError(
+            f"{location} is to be stored in {bits} bits a weight, which needs the package bitsandbytes: install the "
+            "extra `quantised`."
+        )
+    # It says for every layer of every step that it computes in float16.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if bits == 8:
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    # NF4 spaces its 16 values as weights are spread, and loses the least. The weights are multiplied in the model's
+    # precision; that of a stored model is not known before it is loaded.
+    if dtype == "auto":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def _precision(device: torch.device) -> torch.dtype | str:

@@ -20,13 +20,16 @@ def load(
     models: Path,
     capacity: int,
     device: str,
+    dtype: str = "auto",
+    attention: str = "auto",
+    quantisation: str = "",
     server: Server | None = None,
 ) -> Engine:
     """Load a policy's model; takes seconds to minutes. Raises LoadError with a sentence for people.
 
     `location` is a folder or a hub id; a relative name is first looked for under `models`. `capacity` is how many
-    texts at once, `device` a torch device or `auto`. With a `server`, which is asked instead, `location` is its
-    base URL, and neither matters.
+    texts at once, `device` a torch device or `auto`; `dtype`, `attention` and `quantisation` are as in
+    `loading.load`. With a `server`, which is asked instead, `location` is its base URL, and none of them matters.
     """
     if engine not in ENGINES:
         raise LoadError(f"There is no engine {engine!r}; known: {', '.join(ENGINES)}.")
@@ -36,4 +39,12 @@ def load(
         return make(location, server)
     local = models / location
     place = str(local) if local.is_dir() else location
-    return make(place, revision=revision, capacity=capacity, device=device)
+    return make(
+        place,
+        revision=revision,
+        capacity=capacity,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        quantisation=quantisation,
+    )

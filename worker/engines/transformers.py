@@ -77,8 +77,9 @@ class TransformersEngine:
     # Texts are drawn together, from one generator.
     honours_seed = False
 
-    def __init__(self, location: str, *, revision: str = "", capacity: int = 64, device: str = "auto"):
-        self._model, self._tokenizer = loading.load(location, revision, device)
+    def __init__(self, location: str, *, revision: str = "", capacity: int = 64, device: str = "auto", **how: str):
+        """`how` are the further settings of `loading.load`."""
+        self._model, self._tokenizer = loading.load(location, revision, device, **how)
         config = self._model.config.get_text_config(decoder=True)
         self._device = self._model.device
         self._piece = PIECE.get(self._device.type, PIECE_ELSEWHERE)
