@@ -19,6 +19,12 @@ QUEUE = "bothsides"
 JOBS = "jobs"
 """The queue of exports and imports; a worker listens to it beside its policies'."""
 
+TRAINING = "training"
+"""The queue of trainings, which want a machine that can train; a worker that is to train listens to it too."""
+
+KINDS_OF_JOBS = {JOBS: ("export", "import"), TRAINING: ("training",)}
+"""Of which kinds of jobs one hears on which queue."""
+
 BELLS_AT_MOST = 10
 """Bells of one queue that lie unheard."""
 
@@ -78,7 +84,8 @@ def ring_for_job(kind: str, job_id: int) -> None:
 
 def ring_for_job_now(kind: str, job_id: int) -> None:
     """Have a worker run a job. Takes a second at most; a failure is logged, never raised."""
-    _send("worker.run_job", [kind, job_id], JOBS)
+    queue = next(queue for queue, kinds in KINDS_OF_JOBS.items() if kind in kinds)
+    _send("worker.run_job", [kind, job_id], queue)
 
 
 def _send(task: str, args: list, queue: str) -> None:

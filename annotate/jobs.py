@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 from django.conf import settings
@@ -23,13 +23,13 @@ from django.utils import timezone
 
 from annotate import bell
 from annotate.errors import BothsidesError, Conflict
-from annotate.models import Export, Import, Job
+from annotate.models import Export, Import, Job, TrainingRun
 
 logger = logging.getLogger(__name__)
 
 State = Job.State
 
-KINDS: dict[str, type[Job]] = {"export": Export, "import": Import}
+KINDS: dict[str, type[Job]] = {"export": Export, "import": Import, "training": TrainingRun}
 """The kinds of jobs by name; `manage.py NAME… --go-on ID` runs one."""
 
 
@@ -322,7 +322,8 @@ def ring(job: Job) -> None:
 
 def ring_for_waiting() -> int:
     """Ring for background jobs that wait, or whose holder died. How many were rung for."""
-    found = waiting(bell.BELLS_AT_MOST)
+    # Of each queue by itself: many exports that wait must not keep a training from being rung for.
+    found = [job for kinds in bell.KINDS_OF_JOBS.values() for job in waiting(bell.BELLS_AT_MOST, kinds)]
     for kind, pk in found:
         bell.ring_for_job_now(kind, pk)
     return len(found)
@@ -343,11 +344,11 @@ def was_lost(job: Job) -> bool:
 # What workers and the sweep ask and say of jobs that others run ----------------------------------------
 
 
-def waiting(limit: int) -> list[tuple[str, int]]:
-    """Background jobs that may be begun now, as kind and id, the oldest of each kind first."""
+def waiting(limit: int, kinds: Collection[str] = tuple(KINDS)) -> list[tuple[str, int]]:
+    """Background jobs of these kinds that may be begun now, as kind and id, the oldest of each kind first."""
     found = []
-    for kind, model in KINDS.items():
-        rows = model.objects.filter(_free(), background=True).order_by("pk")
+    for kind in kinds:
+        rows = KINDS[kind].objects.filter(_free(), background=True).order_by("pk")
         found += [(created_at, kind, pk) for pk, created_at in rows.values_list("pk", "created_at")[:limit]]
     return [(kind, pk) for _, kind, pk in sorted(found)[:limit]]
 

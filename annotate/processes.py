@@ -14,7 +14,18 @@ from annotate.embedded import die_with_parent
 WEB = ("-m", "gunicorn", "--config", "python:annotate.web")
 # Workers need not know of each other, and looking for others takes a second at the start.
 ALONE = ("--without-mingle", "--without-gossip")
-WORKER = ("-m", "celery", "-A", "worker.app", "worker", "--pool", "threads", "--queues", "bothsides,jobs", *ALONE)
+WORKER = (
+    "-m",
+    "celery",
+    "-A",
+    "worker.app",
+    "worker",
+    "--pool",
+    "threads",
+    "--queues",
+    "bothsides,jobs,training",
+    *ALONE,
+)
 BEAT = ("-m", "celery", "-A", "worker.app", "beat", "--pidfile=")
 
 LONGEST_PAUSE_SECONDS = 30

@@ -1,4 +1,4 @@
-"""The Celery worker: `celery -A worker.app worker --pool threads --queues bothsides,jobs`, and beat likewise.
+"""The Celery worker: `celery -A worker.app worker --pool threads --queues bothsides,jobs,training`, and beat likewise.
 
 Tasks only ring. The loops that serve the policies are threads of this process, from its start to its end; the
 queues of their bells are subscribed to as policies come. Exports and imports are processes of their own, watched by
@@ -17,7 +17,7 @@ django.setup()
 from celery import signals  # noqa: E402
 from django.conf import settings  # noqa: E402
 
-from annotate import streams  # noqa: E402
+from annotate import bell, streams  # noqa: E402
 from annotate.bell import app  # noqa: E402
 from worker.job_processes import JobProcesses  # noqa: E402
 from worker.process import WorkerProcess  # noqa: E402
@@ -25,7 +25,7 @@ from worker.process import WorkerProcess  # noqa: E402
 app.conf.imports = ["worker.tasks"]
 
 JOB_DRAIN_SECONDS = 10
-"""How long an export or import that is told to end may take to let go of its job; then it is killed."""
+"""How long an export, import or training that is told to end may take to let go of its job; then it is killed."""
 
 _process: WorkerProcess | None = None
 _job_processes: JobProcesses | None = None
@@ -37,7 +37,7 @@ def process() -> WorkerProcess | None:
 
 
 def job_processes() -> JobProcesses | None:
-    """The exports and imports that this process looks after; None as above."""
+    """The exports, imports and trainings that this process looks after; None as above."""
     return _job_processes
 
 
@@ -46,7 +46,7 @@ def _start(sender, **kwargs) -> None:
     # It is ready anew after each time that the broker was away.
     global _process, _job_processes
     if _process is None:
-        _job_processes = JobProcesses(settings.WORKER_JOBS)
+        _job_processes = JobProcesses({bell.JOBS: settings.WORKER_JOBS, bell.TRAINING: 1})
         _process = WorkerProcess(sender, _job_processes)
         _process.start()
 

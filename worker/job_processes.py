@@ -1,5 +1,5 @@
-"""Exports and imports of this worker: each is a management command in a process of its own, so that it can be stopped
-and takes nothing from the loops beside it.
+"""Exports, imports and trainings of this worker: each is a management command in a process of its own, so that it can
+be stopped and takes nothing from the loops beside it.
 
 A bell only says where to look. Where there is room the job is begun; where there is none the bell is forgotten, because
 whoever has done a job looks for the next, and the sweep rings again.
@@ -13,17 +13,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
-from annotate import jobs
+from annotate import bell, jobs
 from annotate.embedded import die_with_parent
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = {"export": "export", "import": "import_conversations"}
+COMMANDS = {"export": "export", "import": "import_conversations", "training": "train"}
 """By kind of job, the management command that goes on with one."""
 
 POLL_SECONDS = 0.2
@@ -40,10 +40,10 @@ def command(kind: str, pk: int) -> list[str]:
 
 
 class JobProcesses:
-    """The processes of this worker's jobs, at most `limit` at once, each watched by a thread."""
+    """The processes of this worker's jobs, each watched by a thread. `limits` says of which queue how many at once."""
 
-    def __init__(self, limit: int, command: Callable[[str, int], list[str]] = command):
-        self._limit = limit
+    def __init__(self, limits: dict[str, int], command: Callable[[str, int], list[str]] = command):
+        self._limits = {bell.KINDS_OF_JOBS[queue]: limit for queue, limit in limits.items()}
         self._command = command
         self._lock = threading.Lock()
         self._watches: dict[tuple[str, int], threading.Thread] = {}
@@ -53,7 +53,9 @@ class JobProcesses:
     def ring(self, kind: str, pk: int) -> None:
         """Run a job, where there is room and nobody else runs it. Returns at once."""
         with self._lock:
-            if self._draining.is_set() or len(self._watches) >= self._limit or (kind, pk) in self._watches:
+            kinds, limit = self._alike(kind)
+            running = sum(other in kinds for other, _ in self._watches)
+            if self._draining.is_set() or running >= limit or (kind, pk) in self._watches:
                 return
             watch = threading.Thread(target=self._watch, args=(kind, pk), name=f"{kind} {pk}", daemon=True)
             self._watches[kind, pk] = watch
@@ -75,6 +77,10 @@ class JobProcesses:
         for watch in list(self._watches.values()):
             watch.join(max(0, until - time.monotonic()))
 
+    def _alike(self, kind: str) -> tuple[Collection[str], int]:
+        """The kinds that share their places with this one, and how many places they have."""
+        return next(((kinds, limit) for kinds, limit in self._limits.items() if kind in kinds), ((kind,), 0))
+
     def _watch(self, kind: str, pk: int) -> None:
         """Run the job in this thread; afterwards look for another."""
         try:
@@ -94,7 +100,7 @@ class JobProcesses:
         if self._draining.is_set():
             return
         # Not the same again: where it fails at once the sweep's pace is enough.
-        others = [one for one in self._asked(lambda: jobs.waiting(10)) or [] if one != (kind, pk)]
+        others = [one for one in self._asked(lambda: jobs.waiting(10, self._alike(kind)[0])) or [] if one != (kind, pk)]
         for other in others:
             self.ring(*other)
 

@@ -22,6 +22,7 @@ from .projects import (
 from .prompts import FamilyMember, Prompt
 from .rankings import Flag, RankedCandidate, Ranking
 from .reviews import Review, ReviewComment
+from .training import Passage, Score, TrainingPoint, TrainingRun
 from .users import Role, User
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Job",
     "Membership",
     "Message",
+    "Passage",
     "Policy",
     "Project",
     "ProjectPolicy",
@@ -51,8 +53,11 @@ __all__ = [
     "Review",
     "ReviewComment",
     "Role",
+    "Score",
     "SkipReason",
     "SplitBy",
+    "TrainingPoint",
+    "TrainingRun",
     "TurnShape",
     "User",
     "WriteFrom",

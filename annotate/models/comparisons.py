@@ -13,6 +13,10 @@ class Comparison(models.Model):
         CLOSED = "closed", "Closed: all rankings are in"
         FAILED = "failed", "Failed: fewer than two distinct candidates, or its round was closed"
 
+    class Selection(models.TextChoices):
+        RANDOM = "random", "Drawn at random"
+        UNCERTAIN = "uncertain", "Chosen because reward models are uncertain of it"
+
     project = models.ForeignKey("annotate.Project", models.CASCADE, related_name="comparisons")
     iteration = models.ForeignKey(
         "annotate.Iteration",
@@ -54,6 +58,13 @@ class Comparison(models.Model):
     )
     draw_size = models.PositiveIntegerField(help_text="How many messages were eligible.")
     draw_index = models.PositiveIntegerField(help_text="Which of them was drawn, from 0.")
+    selection = models.CharField(
+        max_length=9,
+        choices=Selection,
+        default=Selection.RANDOM,
+        db_default="random",
+        help_text="How it came to be ranked. Only what was drawn at random measures honestly.",
+    )
     reason = models.CharField(max_length=200, blank=True, help_text="Why it failed.")
     created_at = models.DateTimeField(auto_now_add=True)
     opened_at = models.DateTimeField(null=True, blank=True)

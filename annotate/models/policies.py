@@ -79,6 +79,15 @@ class Policy(models.Model):
     parent = models.ForeignKey(
         "self", models.PROTECT, null=True, blank=True, help_text="The policy that this one was trained from."
     )
+    run = models.OneToOneField(
+        "annotate.TrainingRun",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="policy",
+        help_text="The training that made it.",
+    )
     active = models.BooleanField(
         default=True,
         help_text="Workers serve active policies. What waits for one that is switched off fails, with that reason; it "

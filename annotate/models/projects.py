@@ -127,6 +127,17 @@ class Project(models.Model):
         blank=True,
         help_text="What the next iteration samples from.",
     )
+    scored_by = models.ForeignKey(
+        "annotate.TrainingRun",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The run whose reward model scores what is ranked here; empty means that nothing is scored.",
+    )
+    recipe = models.JSONField(
+        default=dict, db_default={}, blank=True, help_text="What is trained between two rounds, and how."
+    )
     secret = models.CharField(max_length=64, default=new_secret, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -66,7 +66,7 @@ def look_after():
         def command(kind: str, pk: int) -> list[str]:
             return [sys.executable, "-c", text.format(pk=pk, steps=steps)]
 
-        made.append(JobProcesses(limit, command))
+        made.append(JobProcesses({bell.JOBS: limit}, command))
         return made[-1]
 
     yield make
@@ -141,7 +141,7 @@ def test_one_that_no_process_can_begin_fails_with_the_last_line_after_its_attemp
 
 def test_one_whose_process_cannot_be_started_fails_too(project, settings):
     job = waiting(project)
-    one = JobProcesses(1, lambda kind, pk: ["/nowhere/python"])
+    one = JobProcesses({bell.JOBS: 1}, lambda kind, pk: ["/nowhere/python"])
     for _ in range(settings.JOB_ATTEMPTS):
         one.ring("import", job.pk)
         until(lambda: not one._watches)
@@ -289,7 +289,7 @@ def test_a_worker_writes_an_export_and_brings_in_an_import(worker, asked):
 
 @pytest.mark.slow
 def test_a_worker_without_the_queue_leaves_them_to_others(worker, asked):
-    worker(*[word.replace("bothsides,jobs", "bothsides") for word in processes.WORKER])
+    worker(*[word.replace("bothsides,jobs,training", "bothsides") for word in processes.WORKER])
     until(streams.heartbeats, 60)
     bell.ring_for_job_now("export", asked.pk)
     time.sleep(2)

@@ -1,0 +1,116 @@
+"""How things are trained: the options of each kind of training, with defaults, and a project's recipe of them."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
+
+from annotate.errors import Invalid
+from annotate.models import TrainingRun
+
+Kind = TrainingRun.Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What all kinds have in common."""
+
+    seed: int = 0
+    epochs: float = 1.0
+    learning_rate: float = 1e-5
+    batch_size: int = 16  # examples a step of the optimiser
+    at_once: int = 4  # examples that go through the model together; memory decides
+    max_tokens: int = 1024  # of one example; longer ones are left out and counted
+    warm_up: float = 0.03  # the share of steps in which the learning rate rises
+    lora_rank: int = 0  # 0 trains all weights
+    save_steps: int = 50  # steps between two checkpoints
+
+    def __post_init__(self):
+        least = {"epochs": 0.0, "learning_rate": 0.0, "batch_size": 1, "at_once": 1, "max_tokens": 8, "save_steps": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value < bound or not value:
+                raise Invalid(f"{name} is {value}; {'more than 0' if not bound else f'at least {bound}'} is needed.")
+        if not 0 <= self.warm_up < 1 or self.lora_rank < 0:
+            raise Invalid("warm_up is 0 or more and less than 1, lora_rank 0 or more.")
+        if self.batch_size % self.at_once:
+            raise Invalid(f"batch_size {self.batch_size} is no multiple of at_once {self.at_once}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT(Options):
+    """Supervised fine-tuning; InstructGPT took 16 epochs and chose by the reward model, two are enough for most."""
+
+    epochs: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward(Options):
+    """A reward model; one epoch, as InstructGPT: more overfit. An example is a comparison with all its completions."""
+
+    batch_size: int = 8
+    at_once: int = 1
+    loss: Literal["kwise", "pairwise"] = "kwise"
+    heads: int = 4  # scalar heads on one body, whose spread says how sure they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPO(Options):
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290). An example is a pair."""
+
+    learning_rate: float = 1e-6
+    beta: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(Options):
+    """PPO against a reward model with a KL penalty (arXiv 1707.06347, 1909.08593). An example is an episode."""
+
+    learning_rate: float = 3e-6
+    batch_size: int = 64
+    episodes: int = 2048
+    kl_coef: float = 0.05
+    max_new_tokens: int = 128
+    temperature: float = 0.7
+    ppo_epochs: int = 4
+    mini_batches: int = 1
+    missing_end: float = 1.0  # taken off the reward of a text that does not end
+    max_kl: float = 0.0  # ends the run before the policy is farther from its start than this; 0 never
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.episodes < self.batch_size:
+            raise Invalid(f"episodes is {self.episodes}; at least batch_size, {self.batch_size}, is needed.")
+        for name in ("max_new_tokens", "ppo_epochs", "mini_batches"):
+            if getattr(self, name) < 1:
+                raise Invalid(f"{name} is {getattr(self, name)}; at least 1 is needed.")
+        if self.temperature <= 0 or self.kl_coef < 0:
+            raise Invalid("temperature is more than 0, kl_coef 0 or more.")
+
+
+OPTIONS: dict[str, type[Options]] = {Kind.SFT: SFT, Kind.REWARD: Reward, Kind.DPO: DPO, Kind.PPO: PPO}
+
+
+def parse(kind: str, given: dict) -> Options:
+    """The options of a training, defaults for what is not given. Raises Invalid, with the name of what is wrong."""
+    made = OPTIONS[kind]
+    fields = {field.name: field.type for field in dataclasses.fields(made)}
+    for name, value in given.items():
+        if name not in fields:
+            raise Invalid(f"{kind} has no option {name}. Options: {', '.join(fields)}.")
+        _check(name, value, fields[name])
+    return made(**{name: float(value) if fields[name] is float else value for name, value in given.items()})
+
+
+def as_json(options: Options) -> dict:
+    """All options with their values."""
+    return dataclasses.asdict(options)
+
+
+def _check(name: str, value, kind) -> None:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise Invalid(f"{name} is {value!r}; it is one of {', '.join(get_args(kind))}.")
+    elif kind is int and (not isinstance(value, int) or isinstance(value, bool)):
+        raise Invalid(f"{name} is {value!r}; it is a whole number.")
+    elif kind is float and (not isinstance(value, int | float) or isinstance(value, bool) or value != value):
+        raise Invalid(f"{name} is {value!r}; it is a number.")

@@ -1,0 +1,118 @@
+"""`manage.py train`: train a policy or a reward model from exports."""
+
+import dataclasses
+from typing import Literal, get_args, get_origin
+
+from tqdm import tqdm
+
+from annotate import exports, recipes, training
+from annotate.errors import Invalid
+from annotate.management.refusal import RefusingCommand
+from annotate.models import TrainingRun
+from worker.training import running
+
+COMMON = {field.name for field in dataclasses.fields(recipes.Options)}
+
+
+class Command(RefusingCommand):
+    help = (
+        "Train from exports: a policy, or a reward model. A worker that listens to the queue `training` does it, or "
+        "with --foreground this process. It goes on from its last checkpoint when it was cut short, and ends as a "
+        "registered policy, not active yet, or as a reward model. docs/training.md says how each kind trains."
+    )
+    example = """
+    manage.py train sft --export 12 --base SmolLM2-135M-Instruct --foreground
+    manage.py train --go-on 4 --foreground
+    """
+
+    def add_arguments(self, parser):
+        kinds = ", ".join(running.TRAINERS)
+        parser.add_argument("kind", nargs="?", choices=list(running.TRAINERS), metavar="KIND", help=kinds)
+        parser.add_argument("--export", nargs="+", metavar="E", help="numbers or digests of what it learns from")
+        parser.add_argument("--base", metavar="POLICY", help="name of the policy that it begins with")
+        parser.add_argument("--name", default="", help="of the policy that comes of it")
+        parser.add_argument("--foreground", action="store_true", help="train in this process")
+        parser.add_argument(
+            "--go-on", metavar="RUN", help="go on with a run that waits or was cut short, in this process"
+        )
+        group = parser.add_argument_group("options, with their defaults by kind")
+        for name, told in _options().items():
+            group.add_argument(f"--{name.replace('_', '-')}", dest=name, **told)
+
+    def handle(self, *args, **options):
+        if options["go_on"]:
+            if options["kind"] or options["export"] or options["base"]:
+                raise Invalid("--go-on takes a run as it was asked for; leave all else out.")
+            run = training.named(options["go_on"])
+        else:
+            run = self._asked(options)
+            if not options["foreground"]:
+                self.stdout.write(f"run {run.pk} waits for a worker; manage.py train --go-on {run.pk} does it here")
+                return
+        with _Bar() as bar:
+            running.go_on(run, progress=bar.show)
+        run.refresh_from_db()
+        policy = getattr(run, "policy", None)
+        self.stdout.write(", ".join(f"{name} {_short(value)}" for name, value in run.metrics.items() if _plain(value)))
+        made = f"policy {policy.name}, not active yet" if policy else "reward model"
+        self.stdout.write(f"run {run.pk}, {made}, models/{run.location}, sha256 {run.digest}")
+
+    def _asked(self, options: dict) -> TrainingRun:
+        kind = options["kind"]
+        if not kind or not options["export"] or not options["base"]:
+            raise Invalid(f"Name what to train, {', '.join(running.TRAINERS)}, its --export and its --base.")
+        given = {name: options[name] for name in _options() if options[name] is not None}
+        return training.prepare(
+            kind=kind,
+            exports=[exports.named(text) for text in options["export"]],
+            base=training.policy_named(options["base"]),
+            options=given,
+            name=options["name"],
+            background=not options["foreground"],
+        )
+
+
+def _options() -> dict[str, dict]:
+    """Of every option of any kind what argparse wants to know."""
+    found: dict[str, dict] = {}
+    for kind in running.TRAINERS:
+        for field in dataclasses.fields(recipes.OPTIONS[kind]):
+            told = found.setdefault(field.name, {"help": ""})
+            if get_origin(field.type) is Literal:
+                told["choices"] = get_args(field.type)
+            else:
+                told["type"] = field.type
+            told["help"] += f"{', ' if told['help'] else ''}{kind} {field.default}"
+    return found
+
+
+class _Bar:
+    """A progress bar a step, on a terminal, with what was measured last behind it."""
+
+    def __init__(self):
+        self.step, self.bar = "", None
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, step: str, done: int, total: int | None, values: dict[str, float]) -> None:
+        """Show how far it is."""
+        if step != self.step:
+            self.__exit__()
+            self.step, self.bar = step, tqdm(desc=step, total=total, disable=None)
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+        if values:
+            self.bar.set_postfix({name: _short(value) for name, value in values.items()})
+
+
+def _plain(value) -> bool:
+    return isinstance(value, int | float)
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

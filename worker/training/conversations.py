@@ -1,0 +1,52 @@
+"""Conversations as token ids, with a mark at each token that a training learns to write."""
+
+from collections.abc import Iterator
+
+import transformers
+
+from annotate.errors import Invalid
+
+
+def encoded(
+    tokenizer: transformers.PreTrainedTokenizerBase, messages: list[dict]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """The token ids of a conversation and, for each, 1 where the assistant wrote it, its end of turn included.
+
+    One example where the template renders a conversation's beginning alike whatever follows; else, as with templates
+    that leave out thoughts of earlier turns, one for each turn of the assistant. What a policy would be given to answer
+    is tokenised by itself, as it will be when it answers. Raises Invalid where the template does not render a turn
+    behind its own opening.
+    """
+    parts: list[tuple[str, int]] = []  # text, and whether the assistant wrote it
+    before = ""
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        opened = _rendered(tokenizer, messages[:number], add_generation_prompt=True)
+        whole = _rendered(tokenizer, messages[: number + 1])
+        if not whole.startswith(opened):
+            raise Invalid("The model's chat template renders an answer otherwise than it opens one.")
+        if not opened.startswith(before):
+            yield _tokens(tokenizer, parts)
+            parts, before = [], ""
+        parts += [(opened[len(before) :], 0), (whole[len(opened) :], 1)]
+        before = whole
+    if parts:
+        yield _tokens(tokenizer, parts)
+
+
+def _tokens(tokenizer, parts: list[tuple[str, int]]) -> tuple[list[int], list[int]]:
+    ids, marks = [], []
+    for text, written in parts:
+        tokens = tokenizer(text, add_special_tokens=False).input_ids
+        ids += tokens
+        marks += [written] * len(tokens)
+    return ids, marks
+
+
+def _rendered(tokenizer, messages: list[dict], **how) -> str:
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **how)
+    # A template is a program of the model's authors and raises what it likes.
+    except Exception as error:
+        raise Invalid(f"The model's chat template refuses a conversation: {error}") from error

@@ -1,0 +1,117 @@
+"""Running a training: from the record to a registered model, whole or not at all.
+
+The model is written into the run's own folder, moved in one step to the folder of models, and registered. Killed at
+any point, the run is gone on with: from its last checkpoint, or from a model that lies in its place already.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from django.conf import settings
+
+from annotate import jobs, training
+from annotate.datasets import manifest
+from annotate.errors import BothsidesError, Invalid
+from annotate.models import TrainingRun
+from worker.training.work import Progress, Work
+
+TRAINERS = {"sft": "worker.training.sft"}
+"""By kind the module whose `train(work)` leaves a model in `work.made` and returns its metrics. By name, because
+importing one brings torch with it."""
+
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft")
+MADE_BY = "bothsides.json"
+"""A file in the folder of a model that says which run made it."""
+
+
+def go_on(run: TrainingRun, *, progress: Progress) -> TrainingRun:
+    """Run a training that waits, or was cut short, and register what comes of it.
+
+    Raises Conflict where it is running elsewhere or has ended, Invalid where it cannot be done: with an empty split, a
+    model that cannot be trained, a full disk, a loss that diverges. The run is failed then, and nothing is registered.
+    """
+    if run.state in TrainingRun.ENDED and run.state != TrainingRun.State.DONE and not run.background:
+        jobs.put_back(run)
+    with jobs.running(run) as held, _said_clearly():
+        work = Work(run, held, progress)
+        place = settings.BOTHSIDES_HOME / "models" / training.name_of_result(run)
+        metrics = _metrics_of_model_in_place(run, place)
+        if metrics is None:
+            metrics = import_module(TRAINERS[run.kind]).train(work)
+            _put_in_place(run, work.made, place, metrics)
+        work.tell("Registering", 0)
+        training.register(
+            run=run,
+            token=held.token,
+            location=place.name,
+            digest=_digest(place),
+            metrics=metrics,
+            versions=versions(),
+        )
+    shutil.rmtree(work.folder, ignore_errors=True)
+    return run
+
+
+def versions() -> dict[str, str]:
+    """Of this code, and of the libraries that train."""
+    found = {"bothsides": manifest.code_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _said_clearly() -> Iterator[None]:
+    """A full disk, a missing library and what torch raises as Invalid, in a sentence."""
+    try:
+        yield
+    except BothsidesError:
+        raise
+    except ModuleNotFoundError as error:
+        raise Invalid(f"{error.name} is not installed: pip install 'bothsides[train]' brings what trains.") from error
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        raise Invalid(f"The training cannot go on: {told}.") from error
+
+
+def _put_in_place(run: TrainingRun, made: Path, place: Path, metrics: dict) -> None:
+    """Move the model that was made among the models, in one step."""
+    if place.exists():
+        raise Invalid(f"There is a folder {place} already, which is not of this run. Train under another --name.")
+    (made / MADE_BY).write_text(json.dumps({"run": run.pk, "kind": run.kind, "metrics": metrics}))
+    for path in made.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made.rename(place)
+
+
+def _metrics_of_model_in_place(run: TrainingRun, place: Path) -> dict | None:
+    """The metrics of the run's model where that was put in its place before the run was cut short."""
+    try:
+        found = json.loads((place / MADE_BY).read_text())
+    except (OSError, ValueError):
+        return None
+    return found["metrics"] if found.get("run") == run.pk else None
+
+
+def _digest(place: Path) -> str:
+    """SHA-256 over the names and digests of a folder's files."""
+    total = hashlib.sha256()
+    for path in sorted(place.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            total.update(f"{digest}  {path.relative_to(place)}\n".encode())
+    return total.hexdigest()
