@@ -136,6 +136,7 @@ def test_secrets_are_only_referred_to():
         ("web", processes.WEB, None),
         ("worker", processes.WORKER, "worker"),
         ("worker-gpu", processes.WORKER, "worker"),
+        ("training", processes.WORKER, "worker"),
         ("jobs", processes.WORKER, "worker"),
         ("beat", processes.BEAT, "beat"),
     ],
@@ -155,23 +156,40 @@ def test_they_run_the_commands_that_up_runs(name, arguments, probe):
             assert container[look]["httpGet"]["httpHeaders"] == [{"name": "Host", "value": "localhost"}]
 
 
-def test_each_queue_is_listened_to():
-    queues = {name: pod["containers"][0]["args"] for name, pod in OURS.items()}
-    queues = {
-        name: set(args[args.index("--queues") + 1].split(",")) for name, args in queues.items() if "--queues" in args
-    }
-    assert queues == {"worker": {"bothsides"}, "worker-gpu": {"bothsides"}, "jobs": {"bothsides", "jobs"}}
+@pytest.mark.skipif(not KUSTOMIZE, reason="neither kustomize nor kubectl is here")
+@pytest.mark.parametrize("name", ["base", "gpu"])
+def test_each_queue_is_listened_to(name):
+    built = subprocess.run([*KUSTOMIZE, FOLDER / name], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for one in yaml.safe_load_all(built):
+        args = one.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [{}])[0].get("args", [])
+        if "--queues" in args:
+            found[one["metadata"]["name"]] = args[args.index("--queues") + 1]
+    everything = processes.WORKER[processes.WORKER.index("--queues") + 1]
+    if name == "base":
+        assert found == {"worker": "bothsides", "jobs": everything}
+    else:
+        assert found == {"worker-gpu": "bothsides", "jobs": "bothsides,jobs", "training": "bothsides,training"}
+        assert {*",".join(found.values()).split(",")} == {*everything.split(",")}
+
+
+def test_what_samples_for_none_says_so():
+    for name in ("jobs", "training"):
+        (container,) = OURS[name]["containers"]
+        assert [one["name"] for one in container["env"]] == ["WORKER_POLICIES"]
+    for name in ("worker", "worker-gpu"):
+        assert "env" not in OURS[name]["containers"][0]
 
 
 def test_a_worker_has_the_time_to_give_back_what_it_holds():
     told = dict(line.split("=", 1) for line in (FOLDER / "base/settings.env").read_text().split())
     drain = float(told.get("WORKER_DRAIN_SECONDS", settings.WORKER_DRAIN_SECONDS))
-    for name in ("worker", "worker-gpu", "jobs"):
+    for name in ("worker", "worker-gpu", "training", "jobs"):
         assert OURS[name]["terminationGracePeriodSeconds"] > drain + 10 + 10
 
 
 def test_nothing_has_a_right_that_it_does_not_need():
-    assert OURS.keys() == {"migrate", "web", "worker", "worker-gpu", "jobs", "beat"}
+    assert OURS.keys() == {"migrate", "web", "worker", "worker-gpu", "training", "jobs", "beat"}
     for name, pod in PODS.items():
         assert pod["enableServiceLinks"] is pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
@@ -192,15 +210,25 @@ def test_nothing_has_a_right_that_it_does_not_need():
 
 
 def test_new_processes_wait_for_the_migration():
-    for name in ("web", "worker", "worker-gpu", "jobs"):
+    for name in ("web", "worker", "worker-gpu", "training", "jobs"):
         (first,) = OURS[name]["initContainers"]
         assert first["command"][-3:] == ["manage.py", "migrate", "--check"]
         assert first["image"] == OURS[name]["containers"][0]["image"]
 
 
 def test_one_process_has_one_gpu():
-    (container,) = OURS["worker-gpu"]["containers"]
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    for name in ("worker-gpu", "training"):
+        (container,) = OURS[name]["containers"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_what_was_trained_is_seen_by_who_samples():
+    for name in ("worker-gpu", "training"):
+        (mounted,) = [one for one in OURS[name]["containers"][0]["volumeMounts"] if one["name"] == "models"]
+        assert mounted["mountPath"] == "/data/models"
+        (volume,) = [one for one in OURS[name]["volumes"] if one["name"] == "models"]
+        claim = ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+        assert claim in {key(one) for one in OBJECTS}
 
 
 def test_there_is_one_beat():
