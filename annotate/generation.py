@@ -23,7 +23,10 @@ Purpose = GenerationRequest.Purpose
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One text as an engine made it; times are in milliseconds from the claim."""
+    """One text as an engine made it; times are in milliseconds from the claim.
+
+    `reasoning` is what a model that thinks wrote before it. The first token may be one of that.
+    """
 
     index: int
     text: str
@@ -33,6 +36,7 @@ class Sampled:
     first_token_ms: int | None = None
     total_ms: int | None = None
     seed: int | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,7 @@ def _store(request: GenerationRequest, sampled: list[Sampled]) -> list[Completio
             index=one.index,
             # PostgreSQL's text has no NUL.
             text=one.text.replace("\x00", ""),
+            reasoning=one.reasoning.replace("\x00", "").strip(),
             finish_reason=one.finish_reason,
             prompt_tokens=one.prompt_tokens,
             completion_tokens=one.completion_tokens,
@@ -231,6 +236,12 @@ def _store(request: GenerationRequest, sampled: list[Sampled]) -> list[Completio
         )
         for one in sampled
     )
+
+
+THOUGHT_TO_THE_END = (
+    "The longest length of {} tokens was used up by thinking, before the first word. Raise the project's field max new "
+    "tokens for its next iteration, or sample from a policy that does not think."
+)
 
 
 def _lock_conversation(request_id: int) -> None:
@@ -258,13 +269,17 @@ def _place_reply(request: GenerationRequest, completion: Completion) -> None:
 def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
     """Store all texts of a job. False, and nothing changed, where it is no longer the caller's.
 
-    A reply, or suggestions, without a word are a failure that can be tried again.
+    A reply, or suggestions, without a word are a failure that is tried again, unless the model thought until its
+    longest length was used up, as it would the next time.
     """
     if not any(one.text.strip() for one in sampled):
         request = GenerationRequest.objects.get(pk=request_id)
         if request.purpose != Purpose.ALTERNATIVES:
-            reason = "The model ended before its first word."
-            return fail(request_id=request_id, token=token, reason=reason, again=True)
+            if all(one.reasoning and one.finish_reason == Completion.FinishReason.LENGTH for one in sampled):
+                reason, again = THOUGHT_TO_THE_END.format(sampled[0].completion_tokens), False
+            else:
+                reason, again = "The model ended before its first word.", True
+            return fail(request_id=request_id, token=token, reason=reason, again=again)
     _lock_conversation(request_id)
     request = _close(request_id, token, State.DONE, template_hash=template_hash)
     if request is None:

@@ -1,8 +1,9 @@
 """What is being generated, as it comes: one Redis stream an assignment. Nothing here is the record.
 
-An event is a JSON object: `kind` (reset, text, finished, done, stopped, failed, refused), `request`, `index`,
-`attempt`; a text event also has `offset` in characters, `text`, and `whole` where it holds all so far. `finished`
-ends one text, with `finish` saying how; the last four end the request.
+An event is a JSON object: `kind` (reset, thinking, text, finished, done, stopped, failed, refused), `request`, `index`,
+`attempt`; a text event also has `offset` in characters, `text`, and `whole` where it holds all so far. `thinking`
+says that a model thinks before its first word; `finished` ends one text, with `finish` saying how; the last four end
+the request.
 """
 
 import json

@@ -79,11 +79,16 @@ def chat_slot(project: Project, **fields) -> Assignment:
     return Assignment.objects.create(project=project, iteration=current(project), kind=Assignment.Kind.CHAT, **fields)
 
 
-def sampled(*texts: str, finish_reason: str = "stop") -> list[generation.Sampled]:
+def sampled(*texts: str, finish_reason: str = "stop", reasoning: str = "") -> list[generation.Sampled]:
     """What an engine would have made."""
     return [
         generation.Sampled(
-            index=index, text=text, finish_reason=finish_reason, prompt_tokens=10, completion_tokens=len(text.split())
+            index=index,
+            text=text,
+            finish_reason=finish_reason,
+            prompt_tokens=10,
+            completion_tokens=len(text.split()),
+            reasoning=reasoning,
         )
         for index, text in enumerate(texts)
     ]
@@ -104,14 +109,14 @@ def claimed(request: GenerationRequest) -> GenerationRequest:
     return request
 
 
-def answer(request: GenerationRequest, *texts: str, finish_reason: str = "stop") -> None:
+def answer(request: GenerationRequest, *texts: str, finish_reason: str = "stop", reasoning: str = "") -> None:
     """A worker claims the request and completes it; one text each sample, made up where none is given."""
     texts = texts or tuple(f"Answer {next(_numbers)}" for _ in range(request.n))
     claimed(request)
     done = generation.complete(
         request_id=request.pk,
         token=request.claim_token,
-        sampled=sampled(*texts, finish_reason=finish_reason),
+        sampled=sampled(*texts, finish_reason=finish_reason, reasoning=reasoning),
         template_hash="0" * 64,
     )
     assert done

@@ -5,6 +5,7 @@ has every byte, so that any text can be read; it writes bytes beyond ASCII now a
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,29 @@ WORDS = TEXT.split()
 HIDDEN, HEADS, KEY_HEADS, LAYERS, INNER = 64, 4, 2, 2, 128
 
 
-def build(folder: Path, *, stops: bool = True, seed: int = 0) -> Path:
+def build(
+    folder: Path,
+    *,
+    stops: bool = True,
+    seed: int = 0,
+    template: str = CHAT_TEMPLATE,
+    tokens: Sequence[str] = (),
+    special_tokens: Sequence[str] = (),
+) -> Path:
     """Write the model into `folder`, which is made, and return it.
 
-    With `stops` False no token ends its turn, so that every text has max_new_tokens.
+    With `stops` False no token ends its turn, so that every text has max_new_tokens. `tokens` are added to its
+    vocabulary, the special ones as such that are left out of what it says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(tokens, special_tokens)
     tokenizer.save(str(folder / "tokenizer.json"))
     end = tokenizer.token_to_id("<|im_end|>")
     special = {"bos_token": "<|im_start|>", "pad_token": "<|endoftext|>"}
     if stops:
         special["eos_token"] = "<|im_end|>"
     _write(folder / "tokenizer_config.json", special | {"tokenizer_class": "PreTrainedTokenizerFast"})
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (folder / "chat_template.jinja").write_text(template)
     size = tokenizer.get_vocab_size()
     _write(
         folder / "config.json",
@@ -63,9 +73,9 @@ def build(folder: Path, *, stops: bool = True, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer() -> Tokenizer:
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    pieces = specials + sorted(pre_tokenizers.ByteLevel.alphabet())
+def _tokenizer(tokens: Sequence[str], special_tokens: Sequence[str]) -> Tokenizer:
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special_tokens]
+    pieces = specials + list(tokens) + sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = []
     for word in WORDS:
         built = "Ġ"
@@ -79,6 +89,7 @@ def _tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
     return tokenizer
 
 

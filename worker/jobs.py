@@ -18,12 +18,14 @@ class Text:
 
     index: int
     text: str = ""
+    reasoning: str = ""  # what was thought before it
     told: int = 0  # characters that were published
+    thinking_told: bool = False
     end_told: bool = False
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    first_token_ms: int | None = None
+    first_token_ms: int | None = None  # of the thought, where there is one
     total_ms: int | None = None
     seed: int | None = None  # only where the engine honours one
 
@@ -59,20 +61,21 @@ class Job:
         return [(self.request.pk, self.token, text.index) for text in self.texts]
 
     def take(self, chunk: Chunk) -> bool:
-        """Append a piece of text; True when it holds its text's first words, or ends it."""
+        """Append a piece of text; True when it holds the first words of its text or its thought, or ends it."""
         text = self.texts[chunk.key[2]]
         now = round((time.monotonic() - self.claimed_at) * 1000)
         if text.first_token_ms is None:
             text.first_token_ms = now
         # The record keeps no NUL, and the page shows what the record will keep.
-        words = chunk.text.replace("\x00", "")
+        words, thought = chunk.text.replace("\x00", ""), chunk.reasoning.replace("\x00", "")
         # A first token may be half a character, of which nothing can be shown yet.
-        begins = bool(words) and not text.text
+        begins = (words and not text.text) or (thought and not text.reasoning)
         text.text += words
+        text.reasoning += thought
         text.prompt_tokens, text.completion_tokens = chunk.prompt_tokens, chunk.completion_tokens
         if chunk.finish:
             text.finish, text.total_ms = chunk.finish, now
-        return begins or bool(chunk.finish)
+        return bool(begins or chunk.finish)
 
     def finished(self) -> bool:
         """All texts have their end."""
@@ -85,6 +88,7 @@ class Job:
             Sampled(
                 index=text.index,
                 text=text.text,
+                reasoning=text.reasoning,
                 finish_reason=text.finish or "stopped",
                 prompt_tokens=text.prompt_tokens,
                 completion_tokens=text.completion_tokens,
@@ -102,7 +106,7 @@ class Job:
 
     def news(self) -> list[dict]:
         """Events with the text that was not told yet, and now and then with all of it; `finished` follows the last
-        of a text.
+        of a text. Of a thought is told only that it goes on.
         """
         whole = time.monotonic() - self.whole_told_at > WHOLE_SECONDS
         if whole:
@@ -114,6 +118,9 @@ class Job:
             elif len(text.text) > text.told:
                 new = text.text[text.told :]
                 events.append(self.event("text", index=text.index, offset=text.told, text=new, whole=False))
+            elif text.reasoning and not text.text and (whole or not text.thinking_told):
+                events.append(self.event("thinking", index=text.index))
+                text.thinking_told = True
             text.told = len(text.text)
             if text.finish and (whole or not text.end_told):
                 events.append(self.event("finished", index=text.index, finish=text.finish))

@@ -205,6 +205,7 @@ class Serving:
                 dtype=settings.WORKER_DTYPE,
                 attention=settings.WORKER_ATTENTION,
                 quantisation=self.policy.quantisation,
+                thinking=self.policy.thinking,
                 server=self._server(),
             )
         # Beside LoadError what nobody thought of; the site must say that there are no replies in both cases.
@@ -230,6 +231,7 @@ class Serving:
             concurrency=policy.concurrency,
             context_tokens=policy.context_tokens,
             honours_seed=policy.honours_seed,
+            thinking=policy.thinking,
         )
 
     def _tell_whether_it_is_away(self) -> None:

@@ -90,14 +90,29 @@ class PolicyAdmin(Listed):
     def get_fieldsets(self, request, obj=None):
         last = ("served", "created_at") if obj else ()
         return [
-            (None, {"fields": ("name", "engine", "location", "revision", "quantisation", "parent", "active", *last)}),
+            (
+                None,
+                {
+                    "fields": (
+                        "name",
+                        "engine",
+                        "location",
+                        "revision",
+                        "quantisation",
+                        "thinking",
+                        "parent",
+                        "active",
+                        *last,
+                    )
+                },
+            ),
             ("Of a server that speaks /v1/chat/completions", {"fields": OF_A_SERVER}),
         ]
 
     def get_readonly_fields(self, request, obj=None):
         if not obj:
             return []
-        shown = ("name", "engine", "location", "revision", "quantisation", "parent", "served", "created_at")
+        shown = ("name", "engine", "location", "revision", "quantisation", "thinking", "parent", "served", "created_at")
         return [*shown, *OF_A_SERVER]
 
     def has_delete_permission(self, request, obj=None) -> bool:

@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 
 from annotate.prompts import play_the_user, render_suggestion
 from tests import tiny
-from worker.engines import templates
 from worker.engines.base import Sampling
+from worker.engines.templates import ChatTemplate
 from worker.engines.transformers import TransformersEngine
 
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -19,8 +19,8 @@ SHAPES = ["", "u", "ua", "uau", "uaua", "uu", "uua", "uaa", "a", "au"]
 TEMPLATES = [
     path
     for path in sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
-    # Two of models that read lists of pictures and texts only, and one that refuses a system message in any chat.
-    if "training" not in path.name and path.stem not in ("idefics3", "llava_next", "gemma")
+    # Two of models that read lists of pictures and texts only.
+    if "training" not in path.name and path.stem not in ("idefics3", "llava_next")
 ]
 
 
@@ -111,15 +111,16 @@ def test_templates_of_larger_models_take_every_shape(path, tokenizer):
     tokenizer.chat_template = path.read_text()
     marks = set(re.findall(r"<[^<>\s{}'\"]{2,40}>", tokenizer.chat_template))
     tokenizer.add_special_tokens({"additional_special_tokens": sorted(marks)})
+    template = ChatTemplate(tokenizer)
     for shape in SHAPES:
         said = [f"text {place}" for place in range(len(shape))]
         for hint in ("", "shorter"):
             wanted = render_suggestion(conversation(shape), role="assistant", hint=hint)
-            reply = tokenizer.decode(templates.to_reply(tokenizer, wanted))
+            reply = tokenizer.decode(template.to_reply(wanted))
             wanted = render_suggestion(conversation(shape), role="user", hint=hint)
-            ids, ends = templates.into_users_turn(tokenizer, wanted)
+            ids, ends = template.into_users_turn(wanted)
             opened = tokenizer.decode(ids)
-            played = tokenizer.decode(templates.to_reply(tokenizer, play_the_user(wanted)))
+            played = tokenizer.decode(template.to_reply(play_the_user(wanted)))
             for text in (reply, opened, played):
                 assert all(one in text for one in said), shape
                 assert hint in text

@@ -32,6 +32,7 @@ class Server:
     concurrency: int = 32  # requests at once
     context_tokens: int | None = None  # where the server does not tell
     honours_seed: bool = False
+    thinking: str = ""  # "on" or "off" where the policy chooses whether its model thinks first
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Sampling:
 class Chunk:
     """A piece of one text. The pieces of a key only ever append, and their concatenation is the whole text.
 
+    `reasoning` appends in the same way to what a model that thinks wrote before the text; none of it is in `text`.
+
     `finish` comes with the last piece: `stop` (the model ended its turn), `length` (max_new_tokens are used up),
     `refused` (the conversation does not fit the model) or `error`, the last two with `error` saying why. `again` is
     False for an error that another attempt would meet too. Token counts are the totals so far.
@@ -88,6 +91,7 @@ class Chunk:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     again: bool = True
+    reasoning: str = ""
 
 
 class Engine(Protocol):

@@ -69,6 +69,10 @@ class Filtered(ServerError):
     """It cut this text itself, so that it is not what the model wrote."""
 
 
+class ThoughtAloud(ServerError):
+    """It sent a thought as text: only the mark at the thought's end told the two apart, when it was too late."""
+
+
 class PromptTooLong(ServerError):
     """The conversation and the longest reply do not fit the context. `prompt_tokens` where it tells their number."""
 
@@ -111,6 +115,8 @@ class ChatServer:
         self._longest = "max_tokens"
         self._tells_usage = True
         self._whole: dict = {}
+        self._template = {"enable_thinking": server.thinking == "on"} if server.thinking else {}
+        self.lets_choose_thinking = False
 
     async def close(self) -> None:
         """Close its connections."""
@@ -130,6 +136,7 @@ class ChatServer:
         ours = next((model for model in models if getattr(model, "id", None) == self._served_as), None)
         owner = getattr(ours or (models[0] if models else None), "owned_by", None)
         self._whole = WHOLE.get(owner, {}) if isinstance(owner, str) else {}
+        self.lets_choose_thinking = bool(self._whole)
         longest = getattr(ours, "max_model_len", None)
         return longest if isinstance(longest, int) and longest > 0 else None
 
@@ -197,6 +204,8 @@ class ChatServer:
         beyond = dict(self._whole)
         if sampling.top_k:
             beyond["top_k"] = sampling.top_k
+        if self._template:
+            beyond["chat_template_kwargs"] = self._template
         question = {
             "model": self._served_as,
             "messages": messages,

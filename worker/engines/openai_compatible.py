@@ -20,7 +20,17 @@ from django.conf import settings
 
 from annotate import prompts
 from worker.engines.base import LEAST_TOKENS, Chunk, LoadError, Sampling, Server, TooLong
-from worker.engines.chat_completions import Away, BadQuestion, ChatServer, PromptTooLong, ServerError, Unusable
+from worker.engines.chat_completions import (
+    Away,
+    BadQuestion,
+    ChatServer,
+    Piece,
+    PromptTooLong,
+    ServerError,
+    ThoughtAloud,
+    Unusable,
+)
+from worker.engines.thoughts import ANY, Thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +40,9 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60
 LONGEST_RETRY_SECONDS = 60
 """A server that wants to be left alone for longer is not waited for with a question in hand."""
+
+UNOPENED = "\n</think>\n"
+"""In the text of a model whose template opens a thought for it, at a server that leaves the thought there."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,42 @@ class _Joined:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+class _Answer:
+    """The text and the thought of one answer, out of its pieces.
+
+    Most servers send the two apart; those that do not leave the marks in the text.
+    """
+
+    def __init__(self):
+        self._text, self._thought = _Joined(), _Joined()
+        self._thoughts = Thoughts(ANY)
+        self._apart = self._begun = False
+        self._end = ""  # of the text so far
+
+    def add(self, piece: Piece) -> tuple[str, str]:
+        """The words of the text, and of the thought, that are whole with this piece. Raises ThoughtAloud."""
+        apart = self._thought.add(piece.thought)
+        self._apart = self._apart or bool(apart)
+        words = self._text.add(piece.text)
+        if self._apart and not self._begun:
+            # What stood between the two.
+            words = words.lstrip()
+        text, thought = self._thoughts.add(words)
+        self._begun = self._begun or bool(text)
+        self._end = f"{self._end}{text}"
+        if self._begun and UNOPENED in self._end:
+            raise ThoughtAloud(
+                "The server sends the model's thoughts as part of the text. Start it so that it keeps them apart "
+                "(vLLM and SGLang: --reasoning-parser)."
+            )
+        self._end = self._end[-len(UNOPENED) :]
+        return text, apart + thought
+
+    def finish(self) -> tuple[str, str]:
+        """What was held back, as it might have been the beginning of a mark."""
+        return self._thoughts.finish()
+
+
 @dataclass(order=True)
 class _Text:
     """One text in the making; the urgent come first, then the older."""
@@ -62,7 +111,7 @@ class _Text:
     key: Hashable = field(compare=False)
     messages: list[dict] = field(compare=False)
     sampling: Sampling = field(compare=False)
-    begun: bool = field(compare=False, default=False)  # words of it were handed out
+    begun: bool = field(compare=False, default=False)  # words of it, or of its thought, were handed out
     prompt_tokens: int = field(compare=False, default=0)
     completion_tokens: int = field(compare=False, default=0)
 
@@ -166,6 +215,12 @@ class OpenAICompatibleEngine:
         """Find out whether the server answers, and how long its context is. Raises ServerError, LoadError."""
         self._server = ChatServer(self._location, self._settings)
         told = await _patiently(self._server.max_model_len)
+        if self._settings.thinking and not self._server.lets_choose_thinking:
+            raise LoadError(
+                f"The server {self._location} does not say that it is vLLM, SGLang or llama.cpp, so that it cannot be "
+                "told whether the model thinks: choose that at the server, and add a policy whose field thinking is "
+                "left empty."
+            )
         await _patiently(self._server.greet)
         self.context_tokens = told or self._settings.context_tokens or 0
         if not self.context_tokens:
@@ -202,7 +257,9 @@ class OpenAICompatibleEngine:
         except (PromptTooLong, TooLong) as error:
             self._hand_out(text, finish="refused", error=str(error))
         except ServerError as error:
-            self._hand_out(text, finish="error", error=str(error), again=not isinstance(error, BadQuestion))
+            self._hand_out(
+                text, finish="error", error=str(error), again=not isinstance(error, (BadQuestion, ThoughtAloud))
+            )
         except Exception as error:
             logger.exception("A text could not be asked for")
             self._hand_out(text, finish="error", error=f"The engine failed: {type(error).__name__}.")
@@ -243,10 +300,10 @@ class OpenAICompatibleEngine:
         return replace(sampling, max_new_tokens=max(LEAST_TOKENS, before // 2))
 
     async def _ask(self, text: _Text, sampling: Sampling) -> None:
-        pieces, finish, counted, joined = 0, "", False, _Joined()
+        pieces, finish, counted, answer = 0, "", False, _Answer()
         text.prompt_tokens = text.completion_tokens = 0
-        async with contextlib.aclosing(self._server.ask(text.messages, sampling)) as answer:
-            async for piece in answer:
+        async with contextlib.aclosing(self._server.ask(text.messages, sampling)) as stream:
+            async for piece in stream:
                 self._heard_at = time.monotonic()
                 finish = finish or piece.finish
                 if piece.prompt_tokens is not None:
@@ -256,17 +313,17 @@ class OpenAICompatibleEngine:
                 elif piece.text or piece.thought:
                     pieces += 1
                     text.completion_tokens = text.completion_tokens if counted else pieces
-                if words := joined.add(piece.text):
-                    text.begun = True
-                    self._hand_out(text, words)
+                self._hand_out(text, *answer.add(piece))
         if not counted:
             self._warn_of_counts()
-        self._hand_out(text, finish="length" if finish == "length" else "stop")
+        self._hand_out(text, *answer.finish(), finish="length" if finish == "length" else "stop")
 
-    def _hand_out(self, text: _Text, words: str = "", **end) -> None:
-        chunk = Chunk(
-            text.key, words, prompt_tokens=text.prompt_tokens, completion_tokens=text.completion_tokens, **end
-        )
+    def _hand_out(self, text: _Text, words: str = "", thought: str = "", **end) -> None:
+        if not (words or thought or end):
+            return
+        text.begun = text.begun or bool(words or thought)
+        counts = {"prompt_tokens": text.prompt_tokens, "completion_tokens": text.completion_tokens}
+        chunk = Chunk(text.key, words, reasoning=thought, **counts, **end)
         with self._change:
             self._outbox.append(chunk)
             self._change.notify_all()

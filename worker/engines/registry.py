@@ -23,13 +23,15 @@ def load(
     dtype: str = "auto",
     attention: str = "auto",
     quantisation: str = "",
+    thinking: str = "",
     server: Server | None = None,
 ) -> Engine:
     """Load a policy's model; takes seconds to minutes. Raises LoadError with a sentence for people.
 
     `location` is a folder or a hub id; a relative name is first looked for under `models`. `capacity` is how many
     texts at once, `device` a torch device or `auto`; `dtype`, `attention` and `quantisation` are as in
-    `loading.load`. With a `server`, which is asked instead, `location` is its base URL, and none of them matters.
+    `loading.load`, `thinking` is what the policy says of it. With a `server`, which is asked instead, `location` is its
+    base URL, and none of them matters.
     """
     if engine not in ENGINES:
         raise LoadError(f"There is no engine {engine!r}; known: {', '.join(ENGINES)}.")
@@ -47,4 +49,5 @@ def load(
         dtype=dtype,
         attention=attention,
         quantisation=quantisation,
+        thinking=thinking,
     )

@@ -5,7 +5,6 @@ that a new text starts while others are being written. A text whose beginning wa
 n samples of one context or of a chat's next turn, takes over what was computed then.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -15,11 +14,13 @@ from dataclasses import dataclass, field
 import torch
 
 from annotate import prompts
-from worker.engines import loading, templates
+from worker.engines import loading, thoughts
 from worker.engines.base import Chunk, LoadError, Sampling, TooLong
 from worker.engines.detokeniser import Detokeniser
 from worker.engines.picking import pick
 from worker.engines.rows import Rows
+from worker.engines.templates import ChatTemplate
+from worker.engines.thoughts import Thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ WORTH_TAKING = 8
 class Tokens:
     """A conversation as the model reads it: token ids, and the hash of the chat template that made them.
 
-    `ends` are tokens that end this text beside those that end all of the model's.
+    `ends` are tokens that end this text beside those that end all of the model's; with `thinks` the template has
+    already opened a thought for it.
     """
 
     token_ids: list[int]
     template_hash: str
     ends: frozenset[int] = frozenset()
+    thinks: bool = False
 
 
 @dataclass(eq=False)
@@ -53,6 +56,7 @@ class _Text:
     sampling: Sampling
     urgent: bool
     detokeniser: Detokeniser
+    thoughts: Thoughts
     ends: set[int]  # tokens that end it
     next: int = -1  # the token that the next step feeds
     written: int = 0
@@ -77,7 +81,16 @@ class TransformersEngine:
     # Texts are drawn together, from one generator.
     honours_seed = False
 
-    def __init__(self, location: str, *, revision: str = "", capacity: int = 64, device: str = "auto", **how: str):
+    def __init__(
+        self,
+        location: str,
+        *,
+        revision: str = "",
+        capacity: int = 64,
+        device: str = "auto",
+        thinking: str = "",
+        **how: str,
+    ):
         """`how` are the further settings of `loading.load`."""
         self._model, self._tokenizer = loading.load(location, revision, device, **how)
         config = self._model.config.get_text_config(decoder=True)
@@ -86,7 +99,8 @@ class TransformersEngine:
         self._ends = loading.ends_of_turn(self._model, self._tokenizer)
         self._attention = set(loading.layer_types(self._model))
         self._window = getattr(config, "sliding_window", None)
-        self._template_hash = hashlib.sha256(self._tokenizer.get_chat_template().encode()).hexdigest()
+        self._template = ChatTemplate(self._tokenizer, thinking)
+        self._marks = thoughts.marks_of(self._tokenizer)
         self.capacity = capacity
         self.context_tokens = loading.context_tokens(self._model, self._tokenizer)
         self._cache = Rows(config.num_hidden_layers, capacity, loading.memory_for_rows(self._device))
@@ -136,9 +150,11 @@ class TransformersEngine:
     def render(self, messages: list[dict]) -> Tokens:
         """Render [{role, content}] with the model's chat template. Raises ValueError when it refuses them."""
         if messages[-1] == prompts.USERS_TURN:
-            ids, ends = templates.into_users_turn(self._tokenizer, messages)
-            return Tokens(ids, self._template_hash, frozenset(ends))
-        return Tokens(templates.to_reply(self._tokenizer, messages), self._template_hash)
+            ids, ends = self._template.into_users_turn(messages)
+        else:
+            ids, ends = self._template.to_reply(messages), set()
+        thinks = thoughts.left_open(self._tokenizer, ids, self._marks)
+        return Tokens(ids, self._template.hash, frozenset(ends), thinks)
 
     def submit(self, key: Hashable, rendered: Tokens, sampling: Sampling, *, urgent: bool = False) -> None:
         """Begin a text. One that cannot be read, or does not fit, ends at once."""
@@ -149,7 +165,15 @@ class TransformersEngine:
             over = Chunk(key, finish="refused", error=str(error))
         if not ids or max(ids) >= self._model.get_input_embeddings().num_embeddings:
             over = Chunk(key, finish="error", error="The model does not know these tokens.")
-        text = _Text(key, ids, sampling, urgent, Detokeniser(self._tokenizer), self._ends | rendered.ends)
+        text = _Text(
+            key,
+            ids,
+            sampling,
+            urgent,
+            Detokeniser(self._tokenizer, self._marks.shown),
+            Thoughts(self._marks, inside=rendered.thinks),
+            self._ends | rendered.ends,
+        )
         with self._change:
             if over:
                 self._outbox.append(over)
@@ -312,11 +336,13 @@ class TransformersEngine:
             said, finish = "", None
             if token not in text.ends:
                 said = text.detokeniser.add(token)
+            words, thought = text.thoughts.add(said)
             if token in text.ends or text.written == text.sampling.max_new_tokens:
-                said += text.detokeniser.end()
+                rest = text.thoughts.finish(text.detokeniser.end())
+                words, thought = words + rest[0], thought + rest[1]
                 finish = "stop" if token in text.ends else "length"
                 self._leave(text)
-            chunks.append(Chunk(text.key, said, finish, "", len(text.prompt), text.written))
+            chunks.append(Chunk(text.key, words, finish, "", len(text.prompt), text.written, reasoning=thought))
         self._hand_out(chunks)
 
     def _fail(self, text: _Text, error: str) -> None:
