@@ -1,6 +1,7 @@
 """Comparisons: a message is selected, alternatives are sampled beside it, trainers rank them."""
 
 from bisect import bisect_right, insort
+from collections import Counter
 from dataclasses import dataclass
 
 from django.db import connection, transaction
@@ -8,7 +9,7 @@ from django.db.models import Case, CharField, Count, Exists, F, Min, OuterRef, Q
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from annotate import bell, derive, prompts
+from annotate import bell, derive, places, prompts
 from annotate.errors import Conflict, Invalid
 from annotate.models import (
     Assignment,
@@ -18,12 +19,14 @@ from annotate.models import (
     Conversation,
     GenerationRequest,
     Iteration,
+    IterationPolicy,
     Message,
+    Policy,
     Project,
 )
 
 REDRAWS = 3
-"""How often a missing place is drawn again."""
+"""How often a policy's missing places are drawn again."""
 
 LETTERS = "ABCDEFGHI"
 
@@ -57,7 +60,7 @@ def select(*, conversation: Conversation) -> Comparison | None:
     Uniform, by a seed from the project's secret and the conversation's id. None where no message is eligible or
     the iteration is no longer open. Call it inside the transaction that finishes the conversation.
     """
-    messages = list(eligible(conversation.messages).order_by("position"))
+    messages = list(eligible(conversation.messages).select_related("completion__request").order_by("position"))
     if not messages or conversation.iteration.state != Iteration.State.OPEN:
         return None
     seed, index = derive.draw(conversation.project.secret, "conversation", conversation.pk, len(messages))
@@ -75,25 +78,61 @@ def _compare(message: Message, iteration: Iteration, *, seed: str, size: int, in
         draw_size=size,
         draw_index=index,
     )
-    if _request_alternatives(comparison, n=comparison.k - 1).state == GenerationRequest.State.FAILED:
+    if not _ask(comparison, _places(comparison)):
         settle(comparison.pk)
         comparison.refresh_from_db()
     return comparison
 
 
-def _request_alternatives(comparison: Comparison, *, n: int) -> GenerationRequest:
-    request = GenerationRequest.objects.create(
-        project_id=comparison.project_id,
-        **GenerationRequest.beginning(comparison.iteration.reply_policy),
-        purpose=GenerationRequest.Purpose.ALTERNATIVES,
-        urgency=GenerationRequest.RANK_OF_PURPOSE[GenerationRequest.Purpose.ALTERNATIVES],
-        comparison=comparison,
-        messages=prompts.render_for_sampling(context(comparison), system=comparison.project.system_message),
-        n=n,
-        sampling=comparison.iteration.sampling,
+def _places(comparison: Comparison) -> dict[int, int]:
+    """How many texts each policy of the round is to give, always the same for one comparison."""
+    iteration, completion = comparison.iteration, comparison.message.completion
+    weights = IterationPolicy.objects.filter(iteration=iteration).values_list("policy_id", "weight")
+    return places.allot(
+        secret=comparison.project.secret,
+        comparison_id=comparison.pk,
+        k=comparison.k,
+        weights=dict(weights),
+        keeps_original=iteration.keeps_original,
+        original=completion.request.policy_id if completion and completion.request else None,
     )
-    bell.ring(request.policy_id)
-    return request
+
+
+def _draw_missing(comparison: Comparison, missing: dict[int, int]) -> bool:
+    """Ask the policies for the places that they have not filled; each is asked again REDRAWS times at most.
+
+    What was too long for a policy stays so, and one that is switched off will not answer: these are not asked again.
+    Returns whether any of them is to answer.
+    """
+    asked = list(comparison.requests.values_list("policy_id", "state", "policy__active"))
+    draws = Counter(policy for policy, *_ in asked)
+    in_vain = {policy for policy, state, active in asked if state == GenerationRequest.State.REFUSED or not active}
+    again = {policy: n for policy, n in missing.items() if n and draws[policy] <= REDRAWS and policy not in in_vain}
+    return bool(again) and _ask(comparison, again)
+
+
+def _ask(comparison: Comparison, wanted: dict[int, int]) -> bool:
+    """A request to each of these policies for so many texts. Whether any of them is to answer."""
+    policies = Policy.objects.in_bulk(wanted)
+    purpose = GenerationRequest.Purpose.ALTERNATIVES
+    messages = prompts.render_for_sampling(context(comparison), system=comparison.project.system_message)
+    requests = GenerationRequest.objects.bulk_create(
+        GenerationRequest(
+            project_id=comparison.project_id,
+            **GenerationRequest.beginning(policies[policy]),
+            purpose=purpose,
+            urgency=GenerationRequest.RANK_OF_PURPOSE[purpose],
+            comparison=comparison,
+            messages=messages,
+            n=n,
+            sampling=comparison.iteration.sampling,
+        )
+        for policy, n in wanted.items()
+    )
+    waiting = [request for request in requests if request.state == GenerationRequest.State.WAITING]
+    for request in waiting:
+        bell.ring(request.policy_id)
+    return bool(waiting)
 
 
 @transaction.atomic
@@ -114,7 +153,7 @@ def sample(*, project: Project, count: int, messages: str = "any") -> list[Compa
         raise Conflict(f"Project {project.slug} has no open iteration; open one first.")
     already = Comparison.objects.filter(project=project).count()
     draws: list[tuple[str, int, int]] = []
-    places: list[int] = []
+    taken: list[int] = []
     with connection.cursor() as cursor:
         statement, given = _left(project, messages).query.sql_with_params()
         # The set is kept while it is drawn from: what is finished meanwhile is not in it.
@@ -125,14 +164,14 @@ def sample(*, project: Project, count: int, messages: str = "any") -> list[Compa
             label = f"{iteration.number}:{already + number}"
             seed, index = derive.draw(project.secret, "sample", label, size - number)
             draws.append((seed, size - number, index))
-            places.append(_place(index, drawn, size))
-            insort(drawn, places[-1])
-        cursor.execute("SELECT place, id FROM drawn_from WHERE place = ANY(%s)", [places])
+            taken.append(_place(index, drawn, size))
+            insort(drawn, taken[-1])
+        cursor.execute("SELECT place, id FROM drawn_from WHERE place = ANY(%s)", [taken])
         picked = dict(cursor.fetchall())
         cursor.execute("DROP TABLE drawn_from")
     made = []
-    for place, (seed, left, index) in zip(places, draws, strict=True):
-        message = Message.objects.select_related("conversation__project").get(pk=picked[place])
+    for place, (seed, left, index) in zip(taken, draws, strict=True):
+        message = Message.objects.select_related("conversation", "completion__request").get(pk=picked[place])
         made.append(_compare(message, iteration, seed=seed, size=left, index=index))
     return made
 
@@ -177,7 +216,7 @@ def _place(index: int, drawn: list[int], size: int) -> int:
 
 
 def settle(comparison_id: int) -> None:
-    """Open a comparison whose alternatives are all in, draw missing places again, or give it up.
+    """Open a comparison whose texts are all in, draw missing places again, or give it up.
 
     Its row is locked before its requests are counted: of two last results that arrive together the second one
     sees the first. Call it inside the transaction that closes a request.
@@ -189,40 +228,67 @@ def settle(comparison_id: int) -> None:
     if comparison.iteration.state != Iteration.State.OPEN:
         _give_up(comparison, "Its iteration was closed while alternatives were being sampled.")
         return
-    accepted = _accept(comparison)
-    missing = comparison.k - 1 - len(accepted)
-    draws = comparison.requests.count()
-    off = comparison.iteration.reply_policy.off
-    if missing and draws <= REDRAWS and not off:
-        _request_alternatives(comparison, n=missing)
-    elif accepted:
+    wanted = _places(comparison)
+    accepted = _accept(comparison, wanted)
+    given = Counter(completion.request.policy_id for completion in accepted)
+    if _draw_missing(comparison, {policy: n - given[policy] for policy, n in wanted.items()}):
+        return
+    if len(accepted) + comparison.iteration.keeps_original >= 2:
         _open(comparison, accepted)
     else:
-        _give_up(comparison, off or f"No distinct alternative came in {draws} draws.")
+        _give_up(comparison, _what_happened(comparison, wanted, given))
 
 
-def _accept(comparison: Comparison) -> list[Completion]:
-    """The distinct alternatives so far; what is empty or a duplicate is marked with that reason."""
-    seen = {comparison.message.text.strip()}
+def _accept(comparison: Comparison, wanted: dict[int, int]) -> list[Completion]:
+    """The distinct texts so far, of each policy as many as are wanted; what is empty or a duplicate is marked so.
+
+    Of two policies that say the same the one that was asked first has said it, and which one that is was drawn.
+    """
+    seen = {comparison.message.text.strip()} if comparison.iteration.keeps_original else set()
     accepted: list[Completion] = []
-    drawn = Completion.objects.filter(request__comparison=comparison, rejected="").order_by("request", "index")
-    for completion in drawn:
-        text = completion.text.strip()
+    left = Counter(wanted)
+    drawn = Completion.objects.filter(request__comparison=comparison, rejected="").select_related("request")
+    for completion in drawn.order_by("request", "index"):
+        text, policy = completion.text.strip(), completion.request.policy_id
         if not text or text in seen:
             completion.rejected = "duplicate" if text else "empty"
             completion.save(update_fields=["rejected"])
-        elif len(accepted) < comparison.k - 1:
+        elif left[policy] > 0:
+            left[policy] -= 1
             seen.add(text)
             accepted.append(completion)
     return accepted
 
 
-def _open(comparison: Comparison, alternatives: list[Completion]) -> None:
+def _what_happened(comparison: Comparison, wanted: dict[int, int], given: Counter[int]) -> str:
+    """Why there are too few candidates: of each policy how its last draw ended, cut to what the reason holds."""
+    requests = comparison.requests.select_related("policy").order_by("id")
+    draws = Counter(request.policy_id for request in requests)
+    last = {request.policy_id: request for request in requests}
+    told = []
+    for policy, n in wanted.items():
+        if (request := last.get(policy)) is None or given[policy] >= n:
+            continue
+        times = "1 draw" if draws[policy] == 1 else f"{draws[policy]} draws"
+        happened = f"{request.policy} gave {given[policy]} of {n} in {times}."
+        if request.state in (GenerationRequest.State.FAILED, GenerationRequest.State.REFUSED):
+            happened = f"{request.policy} {request.state}: {request.reason}"
+        told.append(request.policy.off or happened)
+    reason = " ".join(["Too few distinct texts.", *told])
+    return reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
+
+
+REASON = Comparison._meta.get_field("reason").max_length
+
+
+def _open(comparison: Comparison, sampled: list[Completion]) -> None:
     comparison.state, comparison.opened_at = Comparison.State.OPEN, timezone.now()
     comparison.save(update_fields=["state", "opened_at"])
-    original = Candidate(comparison=comparison, completion=_completion_of(comparison.message), original=True)
-    others = [Candidate(comparison=comparison, completion=completion) for completion in alternatives]
-    Candidate.objects.bulk_create([original, *others])
+    candidates = [Candidate(comparison=comparison, completion=completion) for completion in sampled]
+    if comparison.iteration.keeps_original:
+        original = _completion_of(comparison.message)
+        candidates.insert(0, Candidate(comparison=comparison, completion=original, original=True))
+    Candidate.objects.bulk_create(candidates)
     Assignment.objects.bulk_create(
         Assignment(
             project_id=comparison.project_id,

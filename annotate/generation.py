@@ -402,7 +402,9 @@ def expire_leases() -> int:
     """Jobs whose worker fell silent: wait again, fail after the last attempt, or end where a stop was asked."""
     late = GenerationRequest.objects.select_for_update(skip_locked=True, no_key=True).filter(
         state=State.CLAIMED, lease_until__lt=timezone.now()
-    )[:200]
+    )
+    # Several may be of one comparison, whose row is locked at the end of each: two sweeps lock them in one order.
+    late = late.order_by("comparison_id", "id")[:200]
     for request in (found := list(late)):
         if request.stop_asked:
             close_cancelled(request_id=request.pk, token=request.claim_token, sampled=[], template_hash="")

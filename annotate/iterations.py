@@ -1,23 +1,60 @@
 """Iterations: rounds with fixed policies and settings."""
 
+from dataclasses import dataclass
+
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from annotate import reviews
 from annotate.errors import Conflict, Invalid
-from annotate.models import Assignment, Comparison, GenerationRequest, Iteration, Project
+from annotate.models import (
+    Assignment,
+    Comparison,
+    GenerationRequest,
+    Iteration,
+    IterationPolicy,
+    Policy,
+    Project,
+    ProjectPolicy,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the next round of a project samples from, and which policy trainers chat with."""
+
+    weights: dict[Policy, int]
+    reply_policy: Policy
+
+
+def plan(*, project: Project) -> Plan:
+    """The active policies of a project with their weights, as the next round will copy them.
+
+    Raises Invalid where none is active, the one that trainers are to chat with is not, or all weights are 0.
+    """
+    rows = list(ProjectPolicy.objects.filter(project=project).select_related("policy").order_by("id"))
+    active = [row for row in rows if row.policy.active]
+    if not active:
+        raise Invalid(f"Give project {project.slug} an active policy first.")
+    chosen = next((row for row in rows if row.replies), active[0])
+    if not chosen.policy.active:
+        raise Invalid(
+            f"Trainers of project {project.slug} are to chat with {chosen.policy}, which is inactive: "
+            "switch it on or choose another one first."
+        )
+    if not any(row.weight for row in active):
+        raise Invalid(f"All active policies of project {project.slug} have weight 0: give one of them more first.")
+    return Plan(weights={row.policy: row.weight for row in active}, reply_policy=chosen.policy)
 
 
 @transaction.atomic
 def open_next(*, project: Project) -> Iteration:
     """Open the next round with the project's settings as they stand now. Later changes count from the next one on.
 
-    Raises Invalid where the project has no active policy, Conflict where a round is open.
+    Raises Invalid where its policies do not do (see `plan`), Conflict where a round is open.
     """
-    policies = list(project.policies.filter(active=True).order_by("id"))
-    if not policies:
-        raise Invalid(f"Give project {project.slug} an active policy first.")
+    planned = plan(project=project)
     number = (project.iterations.aggregate(last=Max("number"))["last"] or 0) + 1
     try:
         with transaction.atomic():
@@ -27,12 +64,15 @@ def open_next(*, project: Project) -> Iteration:
                 k=project.k,
                 overlap=project.overlap,
                 sampling=project.sampling(),
-                reply_policy=policies[0],
+                keeps_original=project.keeps_original,
+                reply_policy=planned.reply_policy,
                 guidelines=project.guideline_versions.order_by("-number").first(),
             )
     except IntegrityError:
         raise Conflict(f"Project {project.slug} has an open iteration already.") from None
-    iteration.policies.set(policies)
+    IterationPolicy.objects.bulk_create(
+        IterationPolicy(iteration=iteration, policy=policy, weight=weight) for policy, weight in planned.weights.items()
+    )
     reviews.give_back_again(project=project)
     return iteration
 

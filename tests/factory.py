@@ -30,6 +30,7 @@ from annotate.models import (
     Message,
     Policy,
     Project,
+    ProjectPolicy,
     RankedCandidate,
     Ranking,
     Role,
@@ -55,6 +56,15 @@ def project(*, iteration: bool = True, served_by: Policy | None = None, **fields
     projects.set_guidelines(project=made, text=GUIDELINES)
     if iteration:
         iterations.open_next(project=made)
+    return made
+
+
+def shared_project(*weights: int, **fields) -> Project:
+    """A project with one policy of each weight, in their order, and an open iteration."""
+    made = project(iteration=False, **fields)
+    made.policies.clear()
+    ProjectPolicy.objects.bulk_create(ProjectPolicy(project=made, policy=policy(), weight=weight) for weight in weights)
+    iterations.open_next(project=made)
     return made
 
 
@@ -217,7 +227,8 @@ def open_comparison(project: Project, user: User | None = None, *, turns: int = 
     """A comparison with its candidates and free slots, of a conversation that `user` held."""
     conversation = finished_chat(project, user, turns=turns)
     comparison = Comparison.objects.get(message__conversation=conversation)
-    answer(comparison.requests.get())
+    for request in comparison.requests.all():
+        answer(request)
     comparison.refresh_from_db()
     return comparison
 

@@ -75,7 +75,8 @@ def test_without_any_alternative_it_fails(project):
         request = comparison.requests.get(state="waiting")
         factory.answer(request, *[comparison.message.text] * request.n)
     comparison.refresh_from_db()
-    assert (comparison.state, comparison.reason) == (State.FAILED, "No distinct alternative came in 4 draws.")
+    reason = f"Too few distinct texts. {project.policies.get()} gave 0 of 3 in 4 draws."
+    assert (comparison.state, comparison.reason) == (State.FAILED, reason)
     assert not Assignment.objects.filter(kind="rank").exists()
 
 

@@ -181,15 +181,10 @@ def test_two_last_submits_at_once_close_the_comparison_once(monkeypatch, first):
 
 
 def two_claimed_requests():
-    """A comparison whose last two results are on their way, each in a request of its own."""
-    project = factory.project(k=3)
+    """A comparison whose last two results are on their way, each from a policy of its own."""
+    project = factory.shared_project(1, 1, 1, k=3)
     factory.finished_chat(project)
     comparison = Comparison.objects.get()
-    request = comparison.requests.get()
-    GenerationRequest.objects.filter(pk=request.pk).update(n=1)
-    twin = GenerationRequest.objects.get(pk=request.pk)
-    twin.pk = None
-    twin.save()
     return comparison, [factory.claimed(one) for one in comparison.requests.order_by("id")]
 
 

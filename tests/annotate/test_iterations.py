@@ -5,7 +5,7 @@ from django.db import IntegrityError, transaction
 
 from annotate import assignments, iterations, rankings
 from annotate.errors import Conflict, Invalid, NothingLeft
-from annotate.models import Assignment, Iteration
+from annotate.models import Assignment, Iteration, IterationPolicy, Policy, Project, ProjectPolicy
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -34,6 +34,61 @@ def test_it_needs_an_active_policy():
     project = factory.project(iteration=False, served_by=factory.policy(active=False))
     with pytest.raises(Invalid):
         iterations.open_next(project=project)
+
+
+def chosen(project, policy):
+    ProjectPolicy.objects.filter(project=project, policy=policy).update(replies=True)
+
+
+def reopened(project) -> Iteration:
+    iterations.close(iteration=factory.current(project))
+    assert iterations.close_finished() == 1
+    return iterations.open_next(project=project)
+
+
+def test_it_copies_the_weights_of_the_active_policies_and_whether_the_original_is_kept():
+    project = factory.shared_project(1, 3, 5, keeps_original=False)
+    first, second, third = ProjectPolicy.objects.filter(project=project).order_by("id")
+    ProjectPolicy.objects.filter(pk=second.pk).update(weight=7)
+    Policy.objects.filter(pk=third.policy_id).update(active=False)
+    iteration = factory.current(project)
+    weights = {first.policy_id: 1, second.policy_id: 3, third.policy_id: 5}
+    copied = IterationPolicy.objects.filter(iteration=iteration).values_list("policy_id", "weight")
+    assert (dict(copied), iteration.keeps_original) == (weights, False)
+    Project.objects.filter(pk=project.pk).update(keeps_original=True)
+    project.refresh_from_db()
+    later = reopened(project)
+    assert dict(IterationPolicy.objects.filter(iteration=iteration).values_list("policy_id", "weight")) == weights
+    copied = IterationPolicy.objects.filter(iteration=later).values_list("policy_id", "weight")
+    assert (dict(copied), later.keeps_original) == ({first.policy_id: 1, second.policy_id: 7}, True)
+
+
+def test_trainers_chat_with_the_chosen_policy_or_the_first_active_one():
+    project = factory.shared_project(1, 1, 1)
+    first, second, third = (row.policy for row in ProjectPolicy.objects.filter(project=project).order_by("id"))
+    assert factory.current(project).reply_policy == first
+    chosen(project, third)
+    assert reopened(project).reply_policy == third
+    ProjectPolicy.objects.update(replies=False)
+    Policy.objects.filter(pk=first.pk).update(active=False)
+    assert reopened(project).reply_policy == second
+
+
+def test_it_needs_the_policy_that_trainers_are_to_chat_with():
+    project = factory.shared_project(1, 1)
+    policy = project.policies.last()
+    chosen(project, policy)
+    Policy.objects.filter(pk=policy.pk).update(active=False)
+    with pytest.raises(Invalid, match=f"are to chat with {policy}, which is inactive"):
+        reopened(project)
+
+
+def test_it_needs_a_policy_with_a_weight():
+    project = factory.shared_project(1, 0)
+    assert factory.current(project).policies.count() == 2
+    Policy.objects.filter(pk=project.policies.first().pk).update(active=False)
+    with pytest.raises(Invalid, match="have weight 0"):
+        reopened(project)
 
 
 def test_closing_waits_for_held_work_and_the_next_one_follows():

@@ -52,7 +52,7 @@ def test_what_waits_fails_when_it_is_switched_off(policy, project, chat):
         assert now(request) == (State.FAILED, OFF)
         assert request.ended_at is not None
     comparison.refresh_from_db()
-    assert (comparison.state, comparison.reason) == ("failed", OFF)
+    assert (comparison.state, comparison.reason) == ("failed", f"Too few distinct texts. {OFF}")
     assert now(others) == (State.WAITING, "")
     assert policies.state(policy) == ("off", OFF)
     told = [streams.json.loads(fields["e"]) for _, fields in streams.client().xrange(streams.key_of(chat.pk))]
@@ -67,7 +67,7 @@ def test_what_is_asked_while_it_is_off_fails_at_once(policy, project, chat):
     assert now(suggest(factory.held_piece(project))) == (State.FAILED, OFF)
     conversations.finish(assignment=finished, user=finished.trainer)
     comparison = Comparison.objects.get()
-    assert (comparison.state, comparison.reason) == ("failed", OFF)
+    assert (comparison.state, comparison.reason) == ("failed", f"Too few distinct texts. {OFF}")
     assert comparison.requests.get().state == State.FAILED
 
 
