@@ -3,7 +3,9 @@
 Strangers get NotFound, so that they cannot tell what exists. Nothing reaches a page or the API but through here.
 """
 
+from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils.crypto import constant_time_compare
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import (
@@ -53,6 +55,16 @@ def require_role(user: User, *roles: str) -> None:
 def require_role_for(user: User, kind: str) -> None:
     """Raises Forbidden unless the person takes this kind of work: reviewers review, trainers do all else."""
     require_role(user, Role.REVIEWER if kind == Assignment.Kind.REVIEW else Role.TRAINER)
+
+
+def require_watcher(user: User, token: str) -> None:
+    """Raises NotFound unless this is METRICS_TOKEN or, where no token is given, the person is an admin."""
+    if token:
+        may = bool(settings.METRICS_TOKEN) and constant_time_compare(token, settings.METRICS_TOKEN)
+    else:
+        may = user.is_authenticated and has_role(user, Role.ADMIN)
+    if not may:
+        raise NotFound("There is no such page here.")
 
 
 def projects_of(user: User) -> QuerySet[Project]:

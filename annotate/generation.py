@@ -5,6 +5,7 @@ that a late twin of a job that went to another worker changes nothing.
 """
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from annotate import bell, comparisons, prompts, streams
-from annotate.errors import Conflict
+from annotate.errors import BothsidesError, Conflict
 from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Message
 
 State = GenerationRequest.State
@@ -395,6 +396,18 @@ def try_again(*, request: GenerationRequest) -> None:
     if not changed:
         raise Conflict("Only a failed request can be tried again.")
     bell.ring(request.policy_id)
+
+
+def try_all_again(*, requests: Iterable[GenerationRequest]) -> tuple[int, list[str]]:
+    """Try failed jobs again, each by itself: how many wait once more, and a sentence for each that could not."""
+    again, refusals = 0, []
+    for request in requests:
+        try:
+            try_again(request=request)
+            again += 1
+        except BothsidesError as error:
+            refusals.append(f"Request {request.pk}: {error.message}")
+    return again, refusals
 
 
 @transaction.atomic

@@ -385,7 +385,7 @@ EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SESSION_COOKIE_AGE = int(timedelta(days=30).total_seconds())
 SECURE_SSL_REDIRECT = _https
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^healthz$"]
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^healthz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.integer(
     "HSTS_SECONDS", 0, "For how long browsers insist on https once they saw it; 0 does not ask them to."
 )
@@ -458,6 +458,12 @@ SPECTACULAR_SETTINGS = {
         "SkipReason": "annotate.models.SkipReason",
     },
 }
+
+# --- Figures ------------------------------------------------------------------------------------
+
+METRICS_TOKEN = env.secret(
+    "METRICS_TOKEN", "Bearer token with which Prometheus reads /metrics; empty lets only signed-in admins in."
+)
 
 # --- Logging --------------------------------------------------------------------------------------
 

@@ -111,6 +111,15 @@ def ticks(host: str) -> bool:
     return bool(client().exists(f"{TICK}{host}"))
 
 
+def beats() -> list[str]:
+    """The hosts whose beat lives. Raises redis.RedisError where Redis does not answer."""
+    return sorted(key.removeprefix(TICK) for key in client().scan_iter(match=f"{TICK}*", count=100))
+
+
+BEST_FIRST = ("ready", "loading", "waiting", "asleep", "failed")
+"""The states in which a worker can have a policy; of several workers the best one counts."""
+
+
 def policy_state(policy_id: int) -> tuple[str, str]:
     """How replies of a policy stand at the best of its workers, and the reason where one is known.
 
@@ -122,7 +131,7 @@ def policy_state(policy_id: int) -> tuple[str, str]:
     except redis.RedisError:
         return "absent", "The message broker does not answer."
     held = [state for state in said if state]
-    for wanted in ("ready", "loading", "waiting", "asleep", "failed"):
+    for wanted in BEST_FIRST:
         for state in held:
             if state["state"] == wanted:
                 return wanted, state.get("reason", "")

@@ -4,7 +4,8 @@ from allauth.account.urls import urlpatterns as account_patterns
 from django.contrib import admin
 from django.urls import include, path
 
-from annotate import health
+from annotate import health, metrics
+from annotate.admin import serving
 
 # Signing in and passwords. Not the pages on which people change their own address: an invitation finds people by it.
 ACCOUNT_PAGES = {
@@ -24,7 +25,10 @@ ACCOUNT_PAGES = {
 urlpatterns = [
     path("livez", health.livez, name="livez"),
     path("healthz", health.healthz, name="healthz"),
+    path("metrics", metrics.metrics, name="metrics"),
     path("api/", include("annotate.api.urls")),
+    path("admin/serving/", serving.page, name="serving"),
+    path("admin/serving/try-again/", serving.try_again, name="serving_try-again"),
     path("admin/", admin.site.urls),
     path("accounts/", include([page for page in account_patterns if page.name in ACCOUNT_PAGES])),
     path("", include("trainers_ui.urls")),

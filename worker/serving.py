@@ -89,6 +89,7 @@ class Serving:
         """What the worker's sign of life says of this policy; from any thread."""
         engine = self._engine
         return {
+            "policy": self.policy.name,
             "state": self.state,
             "reason": self.reason,
             "in_flight": sum(job.request.n for job in list(self._jobs.values())),

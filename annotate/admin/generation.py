@@ -2,6 +2,7 @@
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path, reverse
@@ -10,10 +11,20 @@ from django.utils.text import Truncator
 
 from annotate import generation
 from annotate.admin.reading import ReadOnly, ReadOnlyInline, spoken, state
-from annotate.errors import BothsidesError
 from annotate.models import Completion, GenerationRequest
 
 AT_ONCE = 1000
+
+
+def try_all_again(request: HttpRequest, chosen: QuerySet[GenerationRequest]) -> None:
+    """Try the first AT_ONCE of them again, and say how many wait, and why others could not."""
+    again, refusals = generation.try_all_again(requests=chosen[:AT_ONCE])
+    if again:
+        messages.success(request, f"{again:,} {'request waits' if again == 1 else 'requests wait'} once more.")
+    for refusal in refusals[:10]:
+        messages.error(request, refusal)
+    if len(refusals) > 10:
+        messages.error(request, f"{len(refusals) - 10:,} more could not be tried again either.")
 
 
 class CompletionsInline(ReadOnlyInline):
@@ -85,19 +96,7 @@ class GenerationRequestAdmin(ReadOnly):
 
     @admin.action(description="Try failed ones again", permissions=["try_again"])
     def try_again(self, request: HttpRequest, chosen) -> None:
-        again, refusals = 0, []
-        for one in chosen.order_by("id")[:AT_ONCE]:
-            try:
-                generation.try_again(request=one)
-                again += 1
-            except BothsidesError as error:
-                refusals.append(f"Request {one.pk}: {error.message}")
-        if again:
-            messages.success(request, f"{again:,} {'request waits' if again == 1 else 'requests wait'} once more.")
-        for refusal in refusals[:10]:
-            messages.error(request, refusal)
-        if len(refusals) > 10:
-            messages.error(request, f"{len(refusals) - 10:,} more could not be tried again either.")
+        try_all_again(request, chosen.order_by("id"))
 
     def get_urls(self):
         again = path(
