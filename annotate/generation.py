@@ -131,6 +131,12 @@ def last_failure(conversation: Conversation) -> GenerationRequest | None:
     return newest
 
 
+def most_urgent(*, policy_id: int) -> int | None:
+    """The urgency of what a policy would be asked first of all that waits; None where nothing does."""
+    waiting = GenerationRequest.objects.filter(policy=policy_id, state=State.WAITING).order_by("urgency", "id")
+    return waiting.values_list("urgency", flat=True).first()
+
+
 CLAIM = """
 WITH picked AS (
     SELECT id FROM annotate_generationrequest

@@ -281,6 +281,18 @@ WORKER_ATTENTION = env.text(
     "has it.",
     choices=("auto", "sdpa", "eager"),
 )
+WORKER_MEMORY_GIGABYTES = env.number(
+    "WORKER_MEMORY_GIGABYTES",
+    0,
+    "What the models of this worker process may take together; 0 is nine tenths of what the GPU has free, else half of "
+    "the machine's memory. Models that do not fit beside each other take turns.",
+)
+WORKER_SWAP_SECONDS = env.number(
+    "WORKER_SWAP_SECONDS",
+    60,
+    "How long a busy model keeps its place in memory while others wait for it; a quarter of that where people wait.",
+    least=0.1,
+)
 WORKER_POLL_SECONDS = env.number(
     "WORKER_POLL_SECONDS", 2, "How often a worker looks for sampling jobs that no bell announced.", least=0.05
 )

@@ -17,6 +17,7 @@ from annotate import bell, streams
 from annotate.models import Policy
 from worker.counters import Counters
 from worker.job_processes import JobProcesses
+from worker.places import memory_of_this_process
 from worker.serving import Serving
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class WorkerProcess:
         self._since = time.time()
         self._counters: defaultdict[int, Counters] = defaultdict(Counters)
         self._loops: dict[int, Serving] = {}
+        self._memory = memory_of_this_process(self.ring)
         self._ended = threading.Event()
         self._saying = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -86,10 +88,12 @@ class WorkerProcess:
             elif policy_id not in wanted:
                 loop.drain(settings.SAMPLING_LEASE_SECONDS)
                 self._listen_to(policy_id, listen=False)
-        for policy_id in set(wanted) - set(self._loops):
-            loop = Serving(wanted[policy_id], self.name, self._say, self._counters[policy_id])
+        new = sorted(set(wanted) - set(self._loops))
+        for policy_id in new:
+            loop = Serving(wanted[policy_id], self.name, self._say, self._counters[policy_id], self._memory)
             self._loops[policy_id] = loop
-            loop.start()
+        for policy_id in new:
+            self._loops[policy_id].start()
             self._listen_to(policy_id, listen=True)
 
     def _listen_to(self, policy_id: int, *, listen: bool) -> None:

@@ -2,6 +2,7 @@
 
 It claims requests into free capacity, replies first, then suggestions; it alone reads the engine; it renews its
 leases and learns in the same statement whom to stop; it stores a request's texts together, under the claim token.
+A model that the worker loads is in memory while it is its turn (worker/memory.py).
 The database or Redis may be away for a while: sampling goes on, and what is over is stored when it can be.
 """
 
@@ -22,6 +23,8 @@ from worker.counters import Counters
 from worker.engines import registry
 from worker.engines.base import Chunk, Engine, LoadError, Sampling, Server
 from worker.jobs import Job
+from worker.memory import Asked, Memory, Turn
+from worker.places import Place, memory_of_this_process
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ LARGEST_REQUEST = 16
 BACK_OFF_SECONDS = (0.5, 1, 2, 5)
 SLOW_REDIS_SECONDS = 0.5
 
+
 State = GenerationRequest.State
 TOLD_AS = {State.DONE: "done", State.FAILED: "failed", State.REFUSED: "refused", State.CANCELLED: "stopped"}
 
@@ -45,12 +49,23 @@ TOLD_AS = {State.DONE: "done", State.FAILED: "failed", State.REFUSED: "refused",
 class Serving:
     """The loop of one policy, in a thread of its own. `changed` is called whenever `state` changes.
 
-    `counters` goes on where an earlier loop of the policy in this process left off.
+    `counters` goes on where an earlier loop of the policy in this process left off; `memory` is shared by the loops of
+    a process, of which all must be made before the first one is started.
     """
 
-    def __init__(self, policy: Policy, worker: str, changed: Callable[[], None], counters: Counters | None = None):
+    def __init__(
+        self,
+        policy: Policy,
+        worker: str,
+        changed: Callable[[], None],
+        counters: Counters | None = None,
+        memory: Memory | None = None,
+    ):
         self.policy, self.worker = policy, worker
         self.counters = counters or Counters()
+        # A model that a server holds takes no place here.
+        shared = memory or memory_of_this_process(lambda name: self.ring())
+        self._place = Place(policy, shared) if policy.engine != Policy.Engine.OPENAI_COMPATIBLE else None
         self.state, self.reason = "loading", ""
         self._changed = changed
         self._engine: Engine | None = None
@@ -61,6 +76,7 @@ class Serving:
         self._load_after = 0.0
         self._look_after = self._tell_after = self._database_after = self._redis_after = 0.0
         self._back_off = iter(())
+        self._awaited = Asked.NOTHING
         self._thread = threading.Thread(target=self._run, name=f"serving {policy.name}", daemon=True)
 
     def start(self) -> None:
@@ -110,6 +126,8 @@ class Serving:
         self._give_back()
         if self._engine:
             self._engine.close()
+        if self._place:
+            self._place.give_up()
 
     def _turn(self) -> None:
         if any(job.closing for job in self._jobs.values()):
@@ -125,6 +143,7 @@ class Serving:
             # In this order: a job that was lost may be the next one that is claimed.
             self._with_database(self._renew)
             self._with_database(self._claim)
+            self._keep_or_make_room()
         if self._jobs:
             self._listen()
         else:
@@ -194,25 +213,17 @@ class Serving:
         if time.monotonic() < self._load_after + again:
             self._bell.clear()
             return False
-        self._say("loading")
         try:
-            self._engine = registry.load(
-                engine=self.policy.engine,
-                location=self.policy.location,
-                revision=self.policy.revision,
-                models=settings.BOTHSIDES_HOME / "models",
-                capacity=settings.WORKER_CAPACITY,
-                device=settings.WORKER_DEVICE,
-                dtype=settings.WORKER_DTYPE,
-                attention=settings.WORKER_ATTENTION,
-                quantisation=self.policy.quantisation,
-                thinking=self.policy.thinking,
-                server=self._server(),
-            )
+            if not self._has_room():
+                return False
+            self._say("loading")
+            self._engine = self._load()
         # Beside LoadError what nobody thought of; the site must say that there are no replies in both cases.
         except Exception as error:
             logger.error("Policy %s: %s", self.policy.name, error, exc_info=not isinstance(error, LoadError))
             self.counters.failed("load")
+            if self._place:
+                self._place.left(failed=True)
             self._load_after = time.monotonic() + LOAD_AGAIN_SECONDS
             self._bell.clear()
             self._say("failed", str(error))
@@ -222,10 +233,48 @@ class Serving:
         self._bell.set()
         return True
 
-    def _server(self) -> Server | None:
+    def _load(self) -> Engine:
+        if self._place:
+            return self._place.load()
+        return registry.meet(location=self.policy.location, server=self._server())
+
+    def _has_room(self) -> bool:
+        """Whether the model's room is reserved, so that it must be loaded now."""
+        if not self._place:
+            return True
+        self._bell.clear()
+        self._with_database(self._see_what_waits)
+        turn = self._place.turn(self._awaited)
+        if turn in (Turn.WAIT, Turn.REST):
+            self._say("waiting" if turn is Turn.WAIT else "asleep")
+        return turn is Turn.LOAD
+
+    def _see_what_waits(self) -> None:
+        urgency = generation.most_urgent(policy_id=self.policy.pk)
+        by_people = urgency is not None and urgency < generation.BULK
+        self._awaited = Asked.NOTHING if urgency is None else Asked.BY_PEOPLE if by_people else Asked.BULK
+
+    def _keep_or_make_room(self) -> None:
+        """Say what the model has to do, and put it down once it has finished and others come next."""
+        if not self._place or self._drain_until is not None:
+            return
+        by_people = any(not job.bulk for job in self._jobs.values())
+        asked = Asked.BY_PEOPLE if by_people else Asked.BULK if self._jobs else Asked.NOTHING
+        last = self._place.turn(asked) is Turn.LAST
+        if last and not self._jobs:
+            self._put_down()
+        else:
+            self._say("waiting" if last else "ready")
+
+    def _put_down(self) -> None:
+        logger.info("Policy %s: its model makes room for another one", self.policy.name)
+        engine, self._engine = self._engine, None
+        engine.close()
+        self._place.left()
+        self._say("asleep")
+
+    def _server(self) -> Server:
         policy = self.policy
-        if policy.engine != Policy.Engine.OPENAI_COMPATIBLE:
-            return None
         return Server(
             served_as=policy.served_as,
             key_variable=policy.key_variable,
@@ -255,10 +304,13 @@ class Serving:
         self._load_after = 0.0
         self._say("loading")
         broken.close()
+        if self._place:
+            self._place.left()
 
     def _say(self, state: str, reason: str = "") -> None:
-        self.state, self.reason = state, reason
-        self._changed()
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self._changed()
 
     # The record -------------------------------------------------------------------------------------
 
@@ -278,7 +330,7 @@ class Serving:
             close_old_connections()
 
     def _claim(self) -> None:
-        if self._drain_until is not None or self._engine.away():
+        if self._drain_until is not None or self._engine.away() or (self._place and self._place.makes_room()):
             return
         in_flight = sum(job.request.n for job in self._jobs.values())
         in_bulk = sum(job.request.n for job in self._jobs.values() if job.bulk)

@@ -24,6 +24,14 @@ class Rendered(Protocol):
 
 
 @dataclass(frozen=True)
+class Size:
+    """Bytes that a model will take: its weights, and the least share for keys and values."""
+
+    weights: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Server:
     """How the server of a policy is spoken to, for engines that load nothing themselves."""
 
@@ -102,6 +110,8 @@ class Engine(Protocol):
 
     context_tokens: int  # the longest prompt and text together
     capacity: int  # how many texts at once
+    memory: int  # bytes that it takes at most, 0 where it loads nothing
+    rows: int  # of them, those of keys and values
     honours_seed: bool  # the same seed gives the same text
 
     def render(self, messages: list[dict]) -> Rendered:

@@ -14,6 +14,8 @@ from worker.engines.base import LoadError
 CORES = torch.get_num_threads()
 """What torch would take: the cores that this process may use, or OMP_NUM_THREADS."""
 REASON_CHARACTERS = 300
+ROWS_ELSEWHERE = 2 << 30
+"""Bytes of keys and values that an engine may keep where it shares a machine's own memory."""
 FULL, SLIDING = "full_attention", "sliding_attention"
 ATTENTIONS = ("sdpa", "eager")
 """Implementations that honour a mask of ours. Those of flash attention take none, and find the texts in another way."""
@@ -36,19 +38,19 @@ def load(
     """
     if Path(location).is_absolute() and not Path(location).is_dir():
         raise LoadError(f"There is no folder {location}.")
-    source = ({"revision": revision} if revision else {}) | _reach(location, revision)
+    origin = source(location, revision)
     transformers.utils.logging.disable_progress_bar()
-    place = _device(device)
-    how = {"dtype": _precision(place) if dtype == "auto" else getattr(torch, dtype)}
+    place = find_device(device)
+    how = {"dtype": precision(place) if dtype == "auto" else getattr(torch, dtype)}
     if attention != "auto":
         how["attn_implementation"] = attention
     if quantisation:
         # Weights are quantised on their way to the device, which so never holds them whole.
         how |= {"quantization_config": _in_bits(location, BITS[quantisation], how["dtype"]), "device_map": {"": place}}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            location, output_loading_info=True, **how, **source
+            location, output_loading_info=True, **how, **origin
         )
         model = (model if quantisation else model.to(place)).eval()
     # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
@@ -70,6 +72,11 @@ def load(
     if unknown:
         raise LoadError(f"{location} has layers that this engine does not serve: {', '.join(sorted(unknown))}.")
     return model, tokenizer
+
+
+def source(location: str, revision: str) -> dict:
+    """What transformers' loaders need to be told of a location. Raises LoadError as `_reach` does."""
+    return ({"revision": revision} if revision else {}) | _reach(location, revision)
 
 
 def _reach(location: str, revision: str) -> dict:
@@ -112,7 +119,7 @@ def ends_of_turn(model: transformers.PreTrainedModel, tokenizer: transformers.Pr
     return {token for one in named for token in (one if isinstance(one, list) else [one]) if token is not None}
 
 
-def _device(wanted: str) -> torch.device:
+def find_device(wanted: str) -> torch.device:
     """The device of that name. Raises LoadError where torch finds none such here."""
     if wanted == "auto":
         if torch.cuda.is_available():
@@ -147,7 +154,7 @@ def _in_bits(location: str, bits: int, dtype: torch.dtype | str) -> transformers
     return transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _precision(device: torch.device) -> torch.dtype | str:
+def precision(device: torch.device) -> torch.dtype | str:
     """As the model was stored; on a CPU bfloat16 where it multiplies that in hardware (twice as fast), else float32."""
     if device.type != "cpu":
         return "auto"
@@ -156,8 +163,8 @@ def _precision(device: torch.device) -> torch.dtype | str:
 
 
 def memory_for_rows(device: torch.device) -> int:
-    """Bytes of keys and values that the engine may keep: most of what a GPU has left, 2 GiB elsewhere."""
-    return torch.cuda.mem_get_info(device)[0] * 8 // 10 if device.type == "cuda" else 2 << 30
+    """Bytes of keys and values that the engine may keep: most of what a GPU has left, ROWS_ELSEWHERE elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] * 8 // 10 if device.type == "cuda" else ROWS_ELSEWHERE
 
 
 def share_the_cores() -> None:

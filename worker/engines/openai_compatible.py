@@ -119,6 +119,8 @@ class _Text:
 class OpenAICompatibleEngine:
     """See worker.engines.base.Engine."""
 
+    memory = rows = 0
+
     def __init__(self, location: str, server: Server):
         self.capacity = server.concurrency
         self.honours_seed = server.honours_seed

@@ -89,9 +89,12 @@ class TransformersEngine:
         capacity: int = 64,
         device: str = "auto",
         thinking: str = "",
+        memory: int | None = None,
         **how: str,
     ):
-        """`how` are the further settings of `loading.load`."""
+        """`memory` are the bytes that it may take with its keys and values, where it has not what there is; `how` are
+        the further settings of `loading.load`.
+        """
         self._model, self._tokenizer = loading.load(location, revision, device, **how)
         config = self._model.config.get_text_config(decoder=True)
         self._device = self._model.device
@@ -103,7 +106,11 @@ class TransformersEngine:
         self._marks = thoughts.marks_of(self._tokenizer)
         self.capacity = capacity
         self.context_tokens = loading.context_tokens(self._model, self._tokenizer)
-        self._cache = Rows(config.num_hidden_layers, capacity, loading.memory_for_rows(self._device))
+        weights, self.rows = self._model.get_memory_footprint(), loading.memory_for_rows(self._device)
+        if memory is not None:
+            self.rows = min(self.rows, max(0, memory - weights))
+        self.memory = weights + self.rows
+        self._cache = Rows(config.num_hidden_layers, capacity, self.rows)
         # The first `_writing` rows are of texts that are written, up to `_used` follow those whose prompt is being
         # read; the rest hold what earlier texts left.
         self._rows: list[_Row] = []
