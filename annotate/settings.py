@@ -75,7 +75,7 @@ SECRET_KEY_FALLBACKS = env.words(
 
 WEB_PROCESSES = env.integer("WEB_PROCESSES", 2, "Processes of the web server.", least=1)
 WEB_THREADS = env.integer(
-    "WEB_THREADS", 16, "Threads of each web process; streams of replies take at most half of them.", least=2
+    "WEB_THREADS", 64, "Threads of each web process; streams of replies take at most half of them.", least=2
 )
 STREAM_LIMIT = WEB_THREADS // 2
 """Streams of replies that one web process holds open at once."""

@@ -66,6 +66,16 @@ def read(assignment_id: int, after: str = "0", *, wait: float = 1.0) -> Iterator
             yield event_id, json.loads(fields["e"])
 
 
+def so_far(assignment_id: int, after: str = "0") -> list[tuple[str, dict]]:
+    """The events after an id (`0`: from the first one kept) that are there now; none while Redis is away."""
+    try:
+        found = client().xrange(key_of(assignment_id), min=f"({after}" if after != "0" else "-")
+    except redis.RedisError as error:
+        logger.warning("The stream of assignment %s cannot be read: %s", assignment_id, error)
+        return []
+    return [(event_id, json.loads(fields["e"])) for event_id, fields in found]
+
+
 FIRST_TOKEN_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60)
 """Upper ends, in seconds, of the buckets in which workers count times to the first token; a last one has no end."""
 

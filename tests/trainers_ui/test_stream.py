@@ -2,9 +2,11 @@
 
 import json
 import re
+import threading
 
 import pytest
-from django.db import connection
+import redis
+from django.db import OperationalError, connection
 from django.urls import reverse
 
 from annotate import conversations, streams
@@ -159,27 +161,102 @@ def test_a_ranking_has_none(browser, trainer, ranking):
     assert browser(trainer).get(reverse("stream", args=[ranking.pk]), **SSE).status_code == 404
 
 
-def test_no_more_than_there_is_room_for(watch, settings, chat, asked):
-    held = [watch() for _ in range(settings.STREAM_LIMIT)]
+@pytest.fixture
+def places(monkeypatch) -> int:
+    """How many streams there is room for."""
+    monkeypatch.setattr(streaming, "_places", threading.BoundedSemaphore(2))
+    return 2
 
-    refused = watch()
 
-    assert refused.status_code == 503
-    assert refused.headers["Retry-After"] == "5"
-    # One that was never read gives its place back too.
+CROWDED = re.compile(rb"retry: [23]\d\d\d\n\nevent: crowded\ndata: {}\n\n")
+
+
+def is_crowded(response) -> bool:
+    return not response.streaming and bool(CROWDED.match(response.content))
+
+
+def pieces_of(response) -> list[tuple[str, dict]]:
+    return [
+        (one[1], json.loads(one[2])) for one in re.finditer(r"id: (\S+)\ndata: (.*)\n\n", response.content.decode())
+    ]
+
+
+def test_a_page_without_a_place_gets_what_there_is_and_comes_back_for_the_rest(watch, places, chat, asked):
+    held = [watch() for _ in range(places)]
+    publish(chat, asked, "Good ", end=None)
+    first = watch()
+    base = {"request": asked.pk, "index": 0, "attempt": 1}
+    streams.publish(chat.pk, [{"kind": "text", "offset": 5, "text": "day"} | base, {"kind": "done"} | base])
+    second = watch(HTTP_LAST_EVENT_ID=pieces_of(first)[-1][0])
+
+    assert is_crowded(first)
+    assert is_crowded(second)
+    assert first.headers["Content-Type"] == second.headers["Content-Type"] == "text/event-stream"
+    pieces = [event for _, event in pieces_of(first) + pieces_of(second)]
+    assert [piece["kind"] for piece in pieces] == ["reset", "text", "text", "done"]
+    assert "".join(piece.get("text", "") for piece in pieces) == "Good day"
+    assert pieces == [event for _, event in events_of(held[0])]
+
+
+def test_a_place_that_was_never_read_is_given_back(watch, places, chat, asked):
+    held = [watch() for _ in range(places)]
+    assert is_crowded(watch())
+
     held[0].close()
-    assert watch().status_code == 200
+
+    assert watch().streaming
 
 
-def test_a_place_is_given_back_once(watch, settings, chat, asked):
+def test_a_place_is_given_back_once(watch, places, chat, asked):
     first = watch()
     first.close()
     first.close()
 
-    held = [watch() for _ in range(settings.STREAM_LIMIT)]
+    held = [watch() for _ in range(places)]
 
-    assert {response.status_code for response in held} == {200}
-    assert watch().status_code == 503
+    assert all(response.streaming for response in held)
+    assert is_crowded(watch())
+
+
+def test_a_place_is_given_back_where_the_database_went_away(watch, places, chat, asked, monkeypatch):
+    def breaks(conversation):
+        raise OperationalError("away")
+
+    real = streaming.pending
+    for _ in range(places):
+        # The view has asked once already.
+        monkeypatch.setattr(streaming, "pending", iter_of(real, breaks))
+        with pytest.raises(OperationalError):
+            watch()
+
+    monkeypatch.setattr(streaming, "pending", real)
+    assert watch().streaming
+
+
+def iter_of(*calls):
+    """A function that is another one at each call."""
+    following = iter(calls)
+    return lambda *arguments: next(following)(*arguments)
+
+
+def test_a_page_without_a_place_is_told_that_the_worker_died(watch, places, chat, asked):
+    held = [watch() for _ in range(places)]
+    assert is_crowded(silent := watch())
+    policies = {str(chat.iteration.reply_policy_id): {"state": "ready", "reason": ""}}
+    streams.client().set(f"{streams.HEARTBEAT}test", json.dumps({"policies": policies}))
+
+    assert silent.content.endswith(b'event: away\ndata: {"state": "absent"}\n\n')
+    assert b"away" not in watch().content
+    assert len(held) == places
+
+
+def test_a_page_without_a_place_is_answered_without_redis(watch, places, chat, asked, monkeypatch):
+    held = [watch() for _ in range(places)]
+    away = redis.Redis(port=1, socket_connect_timeout=1)
+    monkeypatch.setattr(streams, "client", lambda: away)
+
+    assert is_crowded(watch())
+    assert len(held) == places
 
 
 def test_a_stranger(browser, stranger, chat, asked):

@@ -7,7 +7,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from annotate import access, assignments, demonstrations
-from annotate.errors import Invalid, NotFound, NothingLeft, Unavailable
+from annotate.errors import Invalid, NotFound, NothingLeft
 from trainers_ui import streaming
 from trainers_ui.views import chat, rank, review_task, write
 from trainers_ui.views.page import page, wants_json
@@ -158,7 +158,7 @@ def stop(request: HttpRequest, pk: int) -> HttpResponse:
 
 @page("GET")
 def stream(request: HttpRequest, pk: int) -> HttpResponse:
-    """Texts as they are being written; 204 where none is, 503 where too many are being watched.
+    """Texts as they are being written; 204 where none is.
 
     `?after=` or `Last-Event-ID` is the last event that the page has seen.
     """
@@ -169,7 +169,4 @@ def stream(request: HttpRequest, pk: int) -> HttpResponse:
         # Tells the browser not to come back by itself.
         return HttpResponse(status=204)
     after = request.headers.get("Last-Event-ID", "") or request.GET.get("after", "")
-    response = streaming.response(assignment=assignment, after=after)
-    if response is None:
-        raise Unavailable("Too many replies are being watched at this moment.")
-    return response
+    return streaming.response(assignment=assignment, after=after)

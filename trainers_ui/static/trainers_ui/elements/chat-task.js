@@ -158,11 +158,24 @@ class ChatTask extends HTMLElement {
     this.source.addEventListener("message", (event) => this.take(JSON.parse(event.data)));
     this.source.addEventListener("end", () => this.end());
     this.source.addEventListener("away", (event) => this.nothingComes(JSON.parse(event.data)));
-    this.source.addEventListener("open", () => this.say(""));
+    this.source.addEventListener("open", () => this.opened());
+    this.source.addEventListener("crowded", () => this.crowd());
     this.source.addEventListener("error", () => this.broken());
   }
 
+  opened() {
+    this.crowded = false;
+    this.say("");
+  }
+
+  /** There was no place: the browser comes back in a moment for what is written meanwhile. */
+  crowd() {
+    this.crowded = true;
+    this.show("[data-crowded]", true);
+  }
+
   take(event) {
+    if (!this.crowded) this.show("[data-crowded]", false);
     const news = this.reply.take(event);
     if (news === "text") this.draw();
     else if (news === "end") this.end();
@@ -179,8 +192,12 @@ class ChatTask extends HTMLElement {
 
   /** The worker is gone, or writes again. */
   halted(gone) {
-    const place = this.querySelector("[data-halted]");
-    if (place) place.hidden = !gone;
+    this.show("[data-halted]", gone);
+  }
+
+  show(what, shown) {
+    const place = this.querySelector(what);
+    if (place && place.hidden === shown) place.hidden = !shown;
   }
 
   end() {
@@ -188,10 +205,10 @@ class ChatTask extends HTMLElement {
     this.refresh();
   }
 
-  /** The browser tries again by itself, unless the server said no: then it has no room, or nothing more to tell. */
+  /** The browser tries again by itself, unless the server said no: then it has nothing more to tell. */
   broken() {
-    if (this.source.readyState !== EventSource.CLOSED) this.say("Connection lost, trying again.");
-    else this.later();
+    if (this.source.readyState === EventSource.CLOSED) this.later();
+    else if (!this.crowded) this.say("Connection lost, trying again.");
   }
 
   /** Ask for the conversation in a moment, each time a little later. */

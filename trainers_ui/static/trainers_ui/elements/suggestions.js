@@ -16,6 +16,7 @@ const ACTIONS = [
 ];
 const ENDED = { length: "cut at its longest", stopped: "stopped" };
 const AWAY = "Suggestions are not available now";
+const CROWDED = "Many texts are being watched at this moment, so these come in larger pieces.";
 
 export class Suggestions {
   /** place: where they are shown; line: where a word of them is said; task: the desk. */
@@ -82,7 +83,9 @@ export class Suggestions {
     });
     this.source.addEventListener("end", () => this.look());
     this.source.addEventListener("away", () => this.look());
-    // The browser tries again by itself, unless the server said no: then it has no room, or nothing more to tell.
+    // There was no place: the browser comes back in a moment for what is written meanwhile.
+    this.source.addEventListener("crowded", () => this.gone || this.say(CROWDED));
+    // The browser tries again by itself, unless the server said no: then it has nothing more to tell.
     this.source.addEventListener("error", () => this.source?.readyState === EventSource.CLOSED && this.later());
     this.silent = setTimeout(() => this.look(), LOOK);
   }
@@ -145,6 +148,7 @@ export class Suggestions {
 
   ended(offers) {
     this.close();
+    if (this.line.textContent === CROWDED) this.say("");
     if (offers !== this.now) return;
     const ready = offers.all.filter((one) => one.ready).length;
     const why = offers.reason ? `: ${offers.reason}` : ".";
