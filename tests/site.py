@@ -109,16 +109,17 @@ class Site:
 
 
 @contextlib.contextmanager
-def up(home: Path) -> Iterator[Site]:
-    """The whole site as `make run` starts it, on a home folder of its own."""
+def up(home: Path, *, demo: bool = True, **changes: str) -> Iterator[Site]:
+    """The whole site as `make run` starts it, on a home folder of its own, with further variables set."""
     port = free_port()
     ours = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SITE_URL", "LOG_LEVEL", "PYTEST_CURRENT_TEST")
     variables = {name: value for name, value in os.environ.items() if name not in ours}
-    variables |= {"BOTHSIDES_HOME": str(home), "PORT": str(port), "SWEEP_SECONDS": "1"}
+    variables |= {"BOTHSIDES_HOME": str(home), "PORT": str(port), "SWEEP_SECONDS": "1"} | changes
+    arguments, ready = ([], "Admin:") if demo else (["--no-demo"], "Ctrl-C stops it")
     log = home / "up.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "up"],
+            [sys.executable, "manage.py", "up", *arguments],
             cwd=ROOT,
             env=variables,
             stdin=subprocess.DEVNULL,
@@ -127,7 +128,7 @@ def up(home: Path) -> Iterator[Site]:
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "Admin:" in log.read_text(), seconds=400, process=process)
+        wait_until(lambda: ready in log.read_text(), seconds=400, process=process)
         yield Site(f"http://127.0.0.1:{port}", home, variables, log.read_text())
     finally:
         process.send_signal(signal.SIGINT)

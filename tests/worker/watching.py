@@ -42,12 +42,15 @@ def events(request: GenerationRequest) -> list[dict]:
 
 
 def shown(told: list[dict]) -> str:
-    """What a page shows after these events: pieces are put where they belong, a reset begins anew."""
-    text = ""
+    """What a page shows after these events: pieces are put where they belong, a reset or another attempt begins anew,
+    and what comes late of an earlier attempt is left out."""
+    text, attempt = "", 0
     for event in told:
-        if event["kind"] == "reset":
-            text = ""
-        elif event["kind"] == "text":
+        if event["attempt"] < attempt:
+            continue
+        if event["kind"] == "reset" or event["attempt"] > attempt:
+            text, attempt = "", event["attempt"]
+        if event["kind"] == "text":
             assert event["offset"] <= len(text), "A piece is missing."
             text = text[: event["offset"]] + event["text"]
     return text
