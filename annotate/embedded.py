@@ -141,7 +141,7 @@ def start_postgres(home: Path, *, throwaway: bool = False) -> Server:
         "listen_addresses": "",
         "unix_socket_directories": str(sockets),
         "unix_socket_permissions": "0700",
-        "max_connections": "200",
+        "max_connections": "300",
         "shared_buffers": "128MB",
         "log_min_messages": "warning",
         # Its files are this program's alone; a checkpoint every quarter of an hour keeps recovery short.
