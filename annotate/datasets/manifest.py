@@ -10,11 +10,12 @@ from functools import cache
 from importlib import metadata
 
 from django.conf import settings
+from django.db.models import Prefetch
 
 from annotate.datasets import shapes
-from annotate.models import Iteration, Policy, Project
+from annotate.models import Iteration, IterationPolicy, Policy, Project
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RANK_ORDER = "0=best"
 SPLITS = shapes.SPLITS
 MANIFEST, CARD, SCHEMA = "manifest.json", "README.md", "schema.json"
@@ -65,6 +66,8 @@ def make(
 
 def _rounds(project: Project, numbers: Iterable[int | None]) -> list[dict]:
     """What holds of these rounds. What was imported is of none."""
+    weights = IterationPolicy.objects.select_related("policy").order_by("id")
+    shared = Prefetch("iterationpolicy_set", weights, "shared")
     found = Iteration.objects.filter(project=project, number__in=[number for number in numbers if number is not None])
     return [
         {
@@ -73,8 +76,10 @@ def _rounds(project: Project, numbers: Iterable[int | None]) -> list[dict]:
             "overlap": iteration.overlap,
             "guidelines": iteration.guidelines.number if iteration.guidelines else None,
             "form_version": iteration.form_version,
+            "keeps_original": iteration.keeps_original,
+            "policies": [{"name": one.policy.name, "weight": one.weight} for one in iteration.shared],
         }
-        for iteration in found.select_related("guidelines").order_by("number")
+        for iteration in found.select_related("guidelines").prefetch_related(shared).order_by("number")
     ]
 
 

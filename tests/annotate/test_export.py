@@ -203,7 +203,15 @@ def test_one_iteration_or_rankings_from_a_day_on(project, tmp_path):
     export(project, tmp_path / "one", "--iteration", "1")
     assert len(lines(tmp_path / "one")) == 2
     assert manifest(tmp_path / "one")["iterations"] == [
-        {"number": 1, "k": 4, "overlap": 1, "guidelines": 1, "form_version": 1}
+        {
+            "number": 1,
+            "k": 4,
+            "overlap": 1,
+            "guidelines": 1,
+            "form_version": 1,
+            "keeps_original": True,
+            "policies": [{"name": project.policies.get().name, "weight": 1}],
+        }
     ]
 
 
@@ -267,7 +275,7 @@ def test_the_manifest_counts_and_names_what_is_there(tmp_path):
         "left_out": {"held_out": 0},
     }
     assert found["rank_order"] == "0=best"
-    assert (found["schema_version"], found["what"], found["format"]) == (2, "comparisons", "ranked")
+    assert (found["schema_version"], found["what"], found["format"]) == (3, "comparisons", "ranked")
     assert found["project"] == project.slug
     policy = project.policies.get()
     assert found["policies"] == [
@@ -278,6 +286,21 @@ def test_the_manifest_counts_and_names_what_is_there(tmp_path):
         content = (out / name).read_bytes()
         assert described["sha256"] == hashlib.sha256(content).hexdigest()
         assert described["bytes"] == len(content)
+
+
+def test_policies_that_shared_the_places_are_told_with_their_weights(tmp_path):
+    project = factory.shared_project(3, 1, keeps_original=False)
+    ours, theirs = project.policies.order_by("id")
+    comparison = factory.open_comparison(project)
+    factory.ranking(comparison)
+    export(project, tmp_path / "out")
+    (line,) = lines(tmp_path / "out")
+    assert [one["original"] for one in line["completions"]] == [False] * 4
+    assert sorted(one["policy"] for one in line["completions"]) == sorted([ours.name] * 3 + [theirs.name])
+    (told,) = manifest(tmp_path / "out")["iterations"]
+    weights = [{"name": ours.name, "weight": 3}, {"name": theirs.name, "weight": 1}]
+    assert (told["keeps_original"], told["policies"]) == (False, weights)
+    assert [one["name"] for one in manifest(tmp_path / "out")["policies"]] == sorted([ours.name, theirs.name])
 
 
 def test_all_rankings_of_a_comparison_stand_together(tmp_path):

@@ -240,6 +240,19 @@ class TestTrees:
         assert export(project, tmp_path / "again", format="oasst") == [line]
         assert manifest(tmp_path / "out")["policies"][0]["name"] == project.policies.get().name
 
+    def test_an_original_that_was_no_candidate_has_no_rank_unless_one_says_the_same(self, tmp_path):
+        project = factory.project(slug="demo", overlap=1, k=2, keeps_original=False)
+        first = factory.comparison_about(project, "Hello", None, "b", "c", reply="a")
+        second = factory.comparison_about(project, "Good day", None, "a", "b", reply="a")
+        for comparison in (first, second):
+            factory.ranking(comparison, "B A")
+        told = {
+            line["prompt"]["text"]: line["prompt"]["replies"]
+            for line in export(project, tmp_path / "out", format="oasst")
+        }
+        assert {reply["text"]: reply.get("rank") for reply in told["Hello"]} == {"a": None, "b": 1, "c": 0}
+        assert [(reply["text"], reply["rank"]) for reply in told["Good day"]] == [("a", 1), ("b", 0)]
+
     def test_ranks_are_those_of_the_consensus_without_people_that_are_left_out(self, tmp_path):
         project = factory.project(slug="demo", overlap=2, k=3)
         comparison = factory.comparison_about(project, "Hello", None, "b", "c", reply="a")

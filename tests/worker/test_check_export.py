@@ -140,7 +140,7 @@ def test_it_needs_no_database(export, tmp_path):
             "does not know",
         ),
         (
-            b'{"schema_version": 2, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
+            b'{"schema_version": 3, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
             b' "files": {"../up.jsonl": {"sha256": "0"}}}',
             "does not know",
         ),
