@@ -2,8 +2,20 @@
 
 from django.contrib import admin
 
-from annotate.admin.reading import ReadOnly, state
-from annotate.models import Iteration
+from annotate.admin.reading import ReadOnly, ReadOnlyInline, state
+from annotate.models import Iteration, IterationPolicy
+
+
+class PoliciesInline(ReadOnlyInline):
+    """What its candidates are sampled from, with the weights that it began with."""
+
+    model = IterationPolicy
+    fields = ("policy", "weight")
+    verbose_name = "policy"
+    verbose_name_plural = "policies"
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).select_related("policy", "iteration__project").order_by("id")
 
 
 @admin.register(Iteration)
@@ -14,3 +26,18 @@ class IterationAdmin(ReadOnly):
     list_filter = ("state", "project")
     list_select_related = ("project", "reply_policy")
     ordering = ("-id",)
+    fields = (
+        "project",
+        "number",
+        "state",
+        "k",
+        "keeps_original",
+        "overlap",
+        "sampling",
+        "reply_policy",
+        "guidelines",
+        "form_version",
+        "opened_at",
+        "closed_at",
+    )
+    inlines = (PoliciesInline,)

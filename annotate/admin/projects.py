@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from annotate import assignments, iterations, projects, queue
+from annotate.admin import project_policies
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
 from annotate.models import (
@@ -33,8 +34,8 @@ MEMBERS_SHOWN = 200
 KINDS = (Assignment.Kind.RANK, Assignment.Kind.CHAT, Assignment.Kind.WRITE)
 """Kinds of work that a project hands out. Reviews come of what was written, and go to reviewers."""
 
-OF_ITERATION = {"k", "overlap", "max_new_tokens", "temperature", "top_p", "top_k", "policies", "guidelines"}
-"""What an iteration copies when it opens."""
+OF_ITERATION = {"k", "overlap", "max_new_tokens", "temperature", "top_p", "top_k", "keeps_original", "guidelines"}
+"""What an iteration copies when it opens, beside the policies."""
 
 
 def tidied(text: str) -> str:
@@ -61,6 +62,7 @@ class ProjectForm(forms.ModelForm):
             "system_message",
             "authors_rank_own",
             "k",
+            "keeps_original",
             "overlap",
             "write_from",
             "topic",
@@ -136,8 +138,9 @@ FIELDSETS = (
     (
         "Ranking",
         {
-            "fields": ("authors_rank_own", "k", "overlap"),
-            "description": "K and the overlap count from the next iteration on.",
+            "fields": ("authors_rank_own", "k", "keeps_original", "overlap"),
+            "description": "K, the original and the overlap count from the next iteration on. The policies at the end "
+            "of the page share the K places.",
         },
     ),
     (
@@ -173,20 +176,6 @@ FIELDSETS = (
 )
 
 
-class PoliciesInline(admin.TabularInline):
-    """What the next iteration samples from, and how much."""
-
-    model = ProjectPolicy
-    extra = 0
-    autocomplete_fields = ("policy",)
-    fields = ("policy", "weight", "replies")
-    verbose_name = "policy"
-    verbose_name_plural = "policies"
-
-    def get_queryset(self, request):
-        return super().get_queryset(request).select_related("policy", "project")
-
-
 class MembersInline(admin.TabularInline):
     """Who works on the project: added and taken off here, by name."""
 
@@ -215,14 +204,14 @@ class ProjectAdmin(Listed):
     list_display = ("name", "slug", "open_iteration", "k", "overlap", "authors_rank_own")
     search_fields = ("name", "slug")
     ordering = ("name", "id")
-    readonly_fields = ("open_iteration", "free_slots")
+    readonly_fields = ("open_iteration", "free_slots", "next_iteration")
 
     def get_queryset(self, request):
         current = Iteration.objects.filter(state=Iteration.State.OPEN)
         return super().get_queryset(request).prefetch_related(Prefetch("iterations", current, "open_iterations"))
 
     def get_fieldsets(self, request, obj=None):
-        state = [("State", {"fields": ("open_iteration", "free_slots")})] if obj else []
+        state = [("State", {"fields": ("open_iteration", "free_slots", "next_iteration")})] if obj else []
         return [*state, *FIELDSETS]
 
     def get_prepopulated_fields(self, request, obj=None):
@@ -237,7 +226,8 @@ class ProjectAdmin(Listed):
 
     def get_inlines(self, request, obj):
         crowded = obj is not None and obj.memberships.count() > MEMBERS_SHOWN
-        return [PoliciesInline] if obj is None or crowded else [PoliciesInline, MembersInline]
+        members = [] if obj is None or crowded else [MembersInline]
+        return [project_policies.PoliciesInline, *members]
 
     def has_delete_permission(self, request, obj=None) -> bool:
         return False
@@ -253,6 +243,11 @@ class ProjectAdmin(Listed):
         counts = {kind: free.filter(kind=kind).values("pk")[:10_000].count() for kind in Assignment.Kind.values}
         return ", ".join(f"{kind}: {count:,}" for kind, count in counts.items())
 
+    @admin.display(description="next iteration")
+    def next_iteration(self, project: Project) -> str:
+        """What it would do with the settings and policies as they are saved."""
+        return project_policies.what_comes(project)
+
     def save_model(self, request, obj, form, change) -> None:
         super().save_model(request, obj, form, change)
         newest = projects.current_guidelines(obj)
@@ -260,14 +255,20 @@ class ProjectAdmin(Listed):
             projects.set_guidelines(project=obj, text=form.cleaned_data["guidelines"])
         if change and "authors_rank_own" in form.changed_data:
             queue.forget_cursors(project=obj)
-        if change and OF_ITERATION & set(form.changed_data) and obj.open_iterations:
+
+    def save_related(self, request, form, formsets, change) -> None:
+        super().save_related(request, form, formsets, change)
+        of_policies = any(one.has_changed() for one in formsets if one.model is ProjectPolicy)
+        changed = of_policies or OF_ITERATION & set(form.changed_data)
+        if change and changed and form.instance.open_iterations:
             messages.info(
                 request, "The open iteration keeps the settings that it began with; yours count from the next one on."
             )
 
     def render_change_form(self, request, context, add=False, change=False, form_url="", obj=None):
         if obj is not None and request.method == "GET":
-            for warning in filter(None, (too_few_trainers(obj), too_few_reviewers(obj), no_openings(obj))):
+            about_people = (too_few_trainers(obj), too_few_reviewers(obj), no_openings(obj))
+            for warning in filter(None, (*project_policies.warnings(obj), *about_people)):
                 messages.warning(request, warning)
         context["crowded"] = obj is not None and MembersInline not in self.get_inlines(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
