@@ -166,6 +166,8 @@ def _database(url: str) -> dict:
         "ENGINE": "django.db.backends.postgresql",
         **entry,
         "CONN_HEALTH_CHECKS": True,
+        # Outside a transaction such a cursor is lost where a pooler has the next statement on another connection.
+        "DISABLE_SERVER_SIDE_CURSORS": True,
         "OPTIONS": {**parts, "pool": pool},
     }
 

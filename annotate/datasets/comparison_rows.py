@@ -10,7 +10,7 @@ from django.db.models import Q, QuerySet
 from annotate.datasets import persons
 from annotate.datasets.demonstration_rows import theirs
 from annotate.datasets.filters import Comparisons as Filters
-from annotate.datasets.reading import as_array, read
+from annotate.datasets.reading import as_array, read, streamed
 from annotate.models import Assignment, Comparison, Project, Ranking
 
 
@@ -47,7 +47,7 @@ def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
 def keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
     """Pairs of comparison and ranking, so that the rankings and pairs of one context stand together."""
     found = rankings(project=project, filters=filters).order_by("comparison_id", "id")
-    return found.values_list("comparison_id", "id").iterator(chunk_size=10_000)
+    return streamed(found.values_list("comparison_id", "id"))
 
 
 RANKINGS = """

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from annotate.datasets import persons
 from annotate.datasets.demonstration_rows import theirs
 from annotate.datasets.filters import Conversations as Filters
-from annotate.datasets.reading import as_array, read
+from annotate.datasets.reading import as_array, read, streamed
 from annotate.models import Conversation, Project
 
 
@@ -31,8 +31,8 @@ def conversations(*, project: Project, filters: Filters) -> QuerySet[Conversatio
 
 def keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
     """The conversations by id, each a group of its own."""
-    found = conversations(project=project, filters=filters).order_by("id").values_list("id", flat=True)
-    return ((pk, pk) for pk in found.iterator(chunk_size=10_000))
+    found = conversations(project=project, filters=filters).order_by("id")
+    return streamed(found.values_list("id", "id"))
 
 
 TREES = """

@@ -11,7 +11,7 @@ from annotate import demonstrations
 from annotate.datasets import persons
 from annotate.datasets.filters import OF_STATE
 from annotate.datasets.filters import Demonstrations as Filters
-from annotate.datasets.reading import as_array, read
+from annotate.datasets.reading import as_array, read, streamed
 from annotate.models import Conversation, Project
 
 THEIRS = """
@@ -78,8 +78,8 @@ def left_out(project: Project, filters: Filters) -> dict[str, int]:
 
 def keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
     """The conversations by id, each a group of its own."""
-    found = conversations(project=project, filters=filters).order_by("id").values_list("id", flat=True)
-    return ((pk, pk) for pk in found.iterator(chunk_size=10_000))
+    found = conversations(project=project, filters=filters).order_by("id")
+    return streamed(found.values_list("id", "id"))
 
 
 CONVERSATIONS = """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from django.db import connection
 
 from annotate.datasets.filters import Prompts as Filters
-from annotate.datasets.reading import read
+from annotate.datasets.reading import read, streamed
 from annotate.datasets.splits import Splitter
 from annotate.datasets.tallies import PromptTally
 from annotate.datasets.what import What
@@ -22,7 +22,7 @@ def keys(project: Project, filters: Filters) -> Iterator[tuple[int, int]]:
         found = found.filter(use_case=filters.use_case)
     if filters.since is not None:
         found = found.filter(created_at__gte=filters.since)
-    return ((pk, pk) for pk in found.order_by("id").values_list("id", flat=True).iterator(chunk_size=10_000))
+    return streamed(found.order_by("id").values_list("id", "id"))
 
 
 PROMPTS_OF = """
