@@ -1,11 +1,15 @@
 """What a worker counts of one policy since it started: for /metrics, by way of its sign of life."""
 
 import threading
+import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 
 from annotate.streams import FIRST_TOKEN_BOUNDS
 from worker.jobs import Job
+
+NOW_SECONDS = 15
+"""Over so long the tokens a second are taken that are told as those of now."""
 
 
 class Counters:
@@ -17,6 +21,8 @@ class Counters:
         self._texts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._first_tokens: dict[str, dict[str, dict]] = {}
+        # When it was read, and how many tokens had been written by then; the first one is the last before NOW_SECONDS.
+        self._read: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def wrote(self, *, prompt_tokens: int, tokens: int) -> None:
         """So many tokens more were read of prompts, and written."""
@@ -56,10 +62,12 @@ class Counters:
         """All of it as plain numbers; what was never counted is 0 or absent.
 
         `first_tokens` is by purpose and by where the clock started, `claim` or `asking`: how many fell into each
-        bucket of FIRST_TOKEN_BOUNDS and the last one above them, and the sum in seconds.
+        bucket of FIRST_TOKEN_BOUNDS and the last one above them, and the sum in seconds. `tokens_a_second` alone falls
+        again: those written lately, also of texts that have not ended.
         """
         with self._lock:
             return {
+                "tokens_a_second": self._tokens_a_second(),
                 "tokens": self._counts["tokens"],
                 "prompt_tokens": self._counts["prompt_tokens"],
                 "loads": self._counts["loads"],
@@ -70,3 +78,11 @@ class Counters:
                     for purpose, kept in self._first_tokens.items()
                 },
             }
+
+    def _tokens_a_second(self) -> float:
+        now, tokens = time.monotonic(), self._counts["tokens"]
+        self._read.append((now, tokens))
+        while len(self._read) > 2 and self._read[1][0] <= now - NOW_SECONDS:
+            self._read.popleft()
+        began, before = self._read[0]
+        return round((tokens - before) / max(1.0, now - began), 1)

@@ -139,6 +139,7 @@ def _policies(
                 "reasons": sorted({one.reason for one in held.get(policy.pk, []) if one.reason}),
                 "in_flight": sum(one.in_flight for one in held.get(policy.pk, [])),
                 "capacity": sum(one.capacity for one in held.get(policy.pk, [])),
+                "now": _rate(sum(one.counters.get("tokens_a_second", 0) for one in held.get(policy.pk, []))),
                 "last_minute": _rate(sum(one.tokens_last_minute for one in done)),
                 "last_minutes": _rate(sum(one.tokens_last_minutes for one in done)),
                 "texts": f"{sum(one.texts for one in done):,}",

@@ -89,6 +89,8 @@ def test_a_worker_is_shown_with_what_it_holds(admin_client, policy) -> None:
     assert "4 s ago" in text
     assert f'<span class="state ready">ready</span> {policy.name}, 3 of 64' in text
     assert '<td class="number">2</td>' in text
+    beat(policy, name="other:1", counters={"tokens_a_second": 40.4})
+    assert "<dt>Tokens a second, now</dt><dd>40</dd>" in look(admin_client)
 
 
 def test_a_beat_that_is_missing_is_told(admin_client) -> None:
@@ -147,8 +149,9 @@ def test_how_fast_it_is(admin_client, project, policy) -> None:
     )
     request.completions.update(first_token_ms=250, completion_tokens=1200)
     text = look(admin_client)
-    assert "<dt>Tokens a second, last minute</dt><dd>20</dd>" in text
-    assert "<dt>over ten minutes</dt><dd>2.0</dd>" in text
+    assert "<dt>Tokens a second, now</dt><dd>0</dd>" in text
+    assert "<dt>of what ended, last minute</dt><dd>20</dd>" in text
+    assert "<dt>last ten minutes</dt><dd>2.0</dd>" in text
     assert "<dt>Texts, last hour</dt><dd>1</dd>" in text
     assert '<td class="number">1.75 / 1.75</td><td class="number">1.75 / 1.75</td>' in text
     assert '<td class="number">0.25 / 0.25</td><td class="number">0.25 / 0.25</td>' in text

@@ -11,11 +11,20 @@ from annotate import conversations, streams
 from annotate.models import GenerationRequest
 from tests import factory, tiny
 from tests.worker.watching import over, until
+from worker import counters as counters_of
 from worker.counters import Counters
 from worker.jobs import Job
 from worker.process import WorkerProcess
 
-NOTHING = {"tokens": 0, "prompt_tokens": 0, "loads": 0, "texts": {}, "failures": {}, "first_tokens": {}}
+NOTHING = {
+    "tokens_a_second": 0.0,
+    "tokens": 0,
+    "prompt_tokens": 0,
+    "loads": 0,
+    "texts": {},
+    "failures": {},
+    "first_tokens": {},
+}
 
 
 def job(purpose: str, *, waited: float, first_token_ms: int) -> Job:
@@ -41,6 +50,19 @@ def test_times_fall_into_buckets_by_purpose_from_the_claim_and_from_the_asking()
     assert found["reply"]["asking"] == {"buckets": [0, 0, 1, 0, 0, 1] + [0] * 6, "seconds": 1.101}
     assert found["alternatives"]["claim"] == {"buckets": [0] * 11 + [1], "seconds": 70}
     assert found["alternatives"]["asking"] == {"buckets": [0] * 11 + [1], "seconds": 170}
+
+
+def test_tokens_a_second_are_those_of_the_last_moments(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(counters_of.time, "monotonic", lambda: now)
+    counters = Counters()
+    told = []
+    # Read every five seconds, as the heartbeat does: 300 tokens in the first five, none afterwards.
+    for written in (300, 0, 0, 0, 0):
+        counters.wrote(prompt_tokens=9, tokens=written)
+        now += 5
+        told.append(counters.read()["tokens_a_second"])
+    assert told == [60, 30, 20, 0, 0]
 
 
 def test_what_was_read_does_not_change_afterwards():
