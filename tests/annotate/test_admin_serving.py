@@ -88,7 +88,7 @@ def test_a_worker_is_shown_with_what_it_holds(admin_client, policy) -> None:
     assert "Nov 14, 22:13" in text
     assert "4 s ago" in text
     assert f'<span class="state ready">ready</span> {policy.name}, 3 of 64' in text
-    assert '<td class="number">2</td>' in text
+    assert '<td class="number" data-name="Jobs">2</td>' in text
     beat(policy, name="other:1", counters={"tokens_a_second": 40.4})
     assert "<dt>Tokens a second, now</dt><dd>40</dd>" in look(admin_client)
 
