@@ -208,27 +208,27 @@ def review_of(conversation, user: User | None = None, verdict: str = "approved",
     return reviews.submit(assignment=held(slot, reviewer), user=reviewer, verdict=verdict, **more)
 
 
-def turn(slot: Assignment, text: str = "Hello there", reply: str | None = None, finish_reason: str = "stop") -> Message:
-    """The trainer says something and the policy answers; the reply."""
+def turn(slot: Assignment, text: str = "Hello there", reply: str | None = None, **how: str) -> Message:
+    """The trainer says something and the policy answers, as `answer` takes it; the reply."""
     request = conversations.say(assignment=slot, user=slot.trainer, text=text)
-    answer(request, reply or f"Reply {next(_numbers)}", finish_reason=finish_reason)
+    answer(request, reply or f"Reply {next(_numbers)}", **how)
     return slot.conversation.messages.order_by("-position").first()
 
 
-def finished_chat(project: Project, user: User | None = None, *, turns: int = 1):
+def finished_chat(project: Project, user: User | None = None, *, turns: int = 1, reasoning: str = ""):
     """A finished conversation of so many turns; its comparison is being sampled."""
     slot = held_chat(project, user or trainer(project))
     for _ in range(turns):
-        turn(slot)
+        turn(slot, reasoning=reasoning)
     return conversations.finish(assignment=slot, user=slot.trainer)
 
 
-def open_comparison(project: Project, user: User | None = None, *, turns: int = 1) -> Comparison:
+def open_comparison(project: Project, user: User | None = None, *, turns: int = 1, reasoning: str = "") -> Comparison:
     """A comparison with its candidates and free slots, of a conversation that `user` held."""
-    conversation = finished_chat(project, user, turns=turns)
+    conversation = finished_chat(project, user, turns=turns, reasoning=reasoning)
     comparison = Comparison.objects.get(message__conversation=conversation)
     for request in comparison.requests.all():
-        answer(request)
+        answer(request, reasoning=reasoning)
     comparison.refresh_from_db()
     return comparison
 

@@ -74,8 +74,9 @@ SELECT comparison.id, comparison.state AS comparison_state, iteration.number AS 
     (SELECT json_agg(json_build_object(
             'candidate_id', candidate.id, 'original', candidate.original, 'text', completion.text,
             'finish_reason', completion.finish_reason, 'prompt_tokens', completion.prompt_tokens,
-            'completion_tokens', completion.completion_tokens, 'kind', completion.kind, 'model', completion.model,
-            'source_id', completion.source_id, 'policy_id', request.policy_id, 'sampling', request.sampling,
+            'completion_tokens', completion.completion_tokens, 'reasoning', completion.reasoning,
+            'kind', completion.kind, 'model', completion.model, 'source_id', completion.source_id,
+            'policy_id', request.policy_id, 'sampling', request.sampling,
             'template_hash', request.template_hash) ORDER BY candidate.id)::text
      FROM annotate_candidate candidate
      JOIN annotate_completion completion ON completion.id = candidate.completion_id

@@ -68,6 +68,7 @@ class Renderer:
                 "finish_reason": one["finish_reason"] or None,
                 "prompt_tokens": one["prompt_tokens"],
                 "completion_tokens": one["completion_tokens"],
+                "reasoning": one["reasoning"] or None,
             }
             for one in candidates
             if (place := places.get(pk := one["candidate_id"]))

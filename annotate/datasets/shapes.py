@@ -57,6 +57,7 @@ COMPLETION = {
     "finish_reason": "string?",
     "prompt_tokens": "int64?",
     "completion_tokens": "int64?",
+    "reasoning": "string?",
 }
 
 RANKED = {

@@ -108,6 +108,7 @@ def test_a_ranked_line_holds_everything(project, tmp_path):
         "finish_reason": "stop",
         "prompt_tokens": 10,
         "completion_tokens": 2,
+        "reasoning": None,
     }
     assert completions[1]["rating"] == 7
 

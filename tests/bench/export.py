@@ -87,6 +87,7 @@ SELECT ranking.id, ranking.comparison_id, ranking.trainer_id, ranking.all_bad, r
               'candidate_id', place.candidate_id, 'rank', place.rank, 'rating', place.rating, 'flags', place.flags,
               'original', candidate.original, 'text', completion.text, 'finish_reason', completion.finish_reason,
               'prompt_tokens', completion.prompt_tokens, 'completion_tokens', completion.completion_tokens,
+              'reasoning', completion.reasoning,
               'kind', completion.kind, 'model', completion.model, 'policy_id', request.policy_id,
               'sampling', request.sampling, 'template_hash', request.template_hash)
           FROM annotate_rankedcandidate place
