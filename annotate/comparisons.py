@@ -365,6 +365,13 @@ def context(comparison: Comparison) -> list[Message]:
     )
 
 
+def thoughts(comparison: Comparison) -> dict[int, str]:
+    """What was thought before its candidates, by candidate. Not for those who are still to rank it: it may tell them
+    which policy an answer is from, and it is no part of what they judge."""
+    found = Candidate.objects.filter(comparison=comparison).exclude(completion__reasoning="")
+    return dict(found.values_list("id", "completion__reasoning"))
+
+
 def shown(assignment: Assignment) -> list[Shown]:
     """The candidates in the order in which this assignment shows them, lettered from A."""
     texts = dict(Candidate.objects.filter(comparison_id=assignment.comparison_id).values_list("id", "completion__text"))

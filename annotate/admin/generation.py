@@ -5,7 +5,9 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.defaultfilters import linebreaks_filter
 from django.urls import path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
@@ -34,6 +36,7 @@ class CompletionsInline(ReadOnlyInline):
     fields = (
         "index",
         "text",
+        "thought",
         "finish_reason",
         "rejected",
         "prompt_tokens",
@@ -41,6 +44,14 @@ class CompletionsInline(ReadOnlyInline):
         "first_token_ms",
         "total_ms",
     )
+    readonly_fields = ("thought",)
+
+    @admin.display(description="thought first")
+    def thought(self, completion: Completion) -> str:
+        if not completion.reasoning:
+            return "–"
+        said = linebreaks_filter(completion.reasoning, autoescape=True)
+        return format_html("<details><summary>Show</summary>{}</details>", said)
 
 
 @admin.register(GenerationRequest)

@@ -19,6 +19,10 @@ class CandidateOut(serializers.Serializer):
 
     id = serializers.IntegerField()
     text = serializers.CharField(source="completion.text")
+    reasoning = serializers.CharField(
+        source="completion.reasoning",
+        help_text="What a model that thinks wrote before it, of which it is no part; else empty.",
+    )
     original = serializers.BooleanField(help_text="Whether it is the message that stood in the conversation.")
     kind = serializers.ChoiceField(Completion.Kind.choices, source="completion.kind")
     policy = serializers.CharField(

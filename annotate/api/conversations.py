@@ -46,6 +46,9 @@ class MessageOut(serializers.Serializer):
     completion = serializers.SerializerMethodField(
         help_text="What it came of. Of a policy's own reply it is told to those who read the work of others."
     )
+    reasoning = serializers.SerializerMethodField(
+        help_text="What a model that thinks wrote before its reply, of which it is no part; empty of all else."
+    )
     edit_distance = serializers.FloatField(
         allow_null=True, help_text="From the suggestion or opening, 0 to 1: Levenshtein over the longer length."
     )
@@ -60,6 +63,9 @@ class MessageOut(serializers.Serializer):
         # Somebody may rank a reply of their own chat, without knowing where it is from.
         hidden = message.source == Message.Source.REPLY and not self.context["reads_all"]
         return None if message.completion is None or hidden else CompletionOut(message.completion).data
+
+    def get_reasoning(self, message: Message) -> str:
+        return message.completion.reasoning if message.source == Message.Source.REPLY else ""
 
     @extend_schema_field(PassedOut(many=True))
     def get_passed(self, message: Message) -> list[dict]:

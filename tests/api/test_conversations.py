@@ -66,6 +66,7 @@ def test_reads_messages_with_their_provenance(api, project, role) -> None:
             "hint": "shorter",
             "finish_reason": "stop",
         },
+        "reasoning": "",
         "edit_distance": message.edit_distance,
         "active_seconds": 5,
         "typed": 5,

@@ -68,6 +68,8 @@ def _result(assignment, shown: list) -> dict:
     order = order_of(assignment)
     ranking = assignment.rankings.filter(current=True).first()
     places = {place.candidate_id: place for place in ranking.places.all()} if ranking else {}
+    # A thought may betray where an answer is from: it is shown to those who have ranked it.
+    thoughts = comparisons.thoughts(assignment.comparison) if ranking else {}
     labels = dict(rankings.Flag.choices)
     answers = []
     for one in shown:
@@ -76,6 +78,7 @@ def _result(assignment, shown: list) -> dict:
             {
                 "letter": one.letter,
                 "text": one.text,
+                "thought": thoughts.get(one.candidate_id, ""),
                 "place": order.place(one.letter),
                 "rating": place.rating if place else None,
                 "flags": [labels[flag] for flag in place.flags] if place else [],

@@ -25,12 +25,18 @@ test("a finished one can be taken while another goes on", () => {
   assert.equal(made.pending, true);
 });
 
+test("one of them thinks before it begins", () => {
+  const made = offers();
+  assert.equal(made.take({ kind: "thinking", request: 7, attempt: 1, index: 1 }), "text");
+  assert.deepEqual(made.all.map((one) => [one.thinking, one.begun, one.text]), [[false, false, ""], [true, false, ""]]);
+});
+
 test("with a gap it is not finished before the server has said it whole", () => {
   const made = offers();
   made.take(piece(0, 3, "day"));
   assert.equal(made.take({ kind: "finished", request: 7, attempt: 1, index: 0, finish: "stop" }), "nothing");
   made.adopt({ state: "done", texts: [{ index: 0, text: "Good day", finish: "stop" }] });
-  assert.deepEqual(made.all[0], { ref: [7, 0], text: "Good day", finish: "stop", begun: true, ready: true });
+  assert.deepEqual(made.all[0], { ref: [7, 0], text: "Good day", finish: "stop", begun: true, thinking: false, ready: true });
   assert.equal(made.pending, false);
 });
 

@@ -47,6 +47,18 @@ test("a new attempt begins anew, and the old one is silent", () => {
   assert.equal(reply.attempt, 2);
 });
 
+test("that a model thinks is shown until its first word, and forgotten with the attempt", () => {
+  const thinking = (attempt = 1) => ({ kind: "thinking", request: 7, index: 0, attempt });
+  const reply = after(reset());
+  assert.equal(reply.thinking, false);
+  assert.equal(reply.take(thinking()), "text");
+  assert.deepEqual([reply.thinking, reply.text], [true, ""]);
+  reply.take(reset(2));
+  assert.equal(reply.thinking, false);
+  assert.equal(reply.take(thinking()), "nothing");
+  assert.equal(reply.thinking, false);
+});
+
 test("a new attempt whose reset was lost", () => {
   assert.equal(after(reset(), piece(0, 9), piece(0, 99, { attempt: 2 })).text, TEXT);
 });

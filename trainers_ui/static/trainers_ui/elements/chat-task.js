@@ -226,6 +226,7 @@ class ChatTask extends HTMLElement {
       const place = this.querySelector("[data-stream]");
       if (!place || !this.reply) return;
       place.textContent = this.reply.text;
+      this.querySelector("[data-doing]").textContent = this.reply.thinking ? "Thinking" : "Writing";
       place.closest(".turn").classList.toggle("begun", this.reply.points > 0);
       if (this.stick) this.down();
     });
@@ -260,7 +261,7 @@ class ChatTask extends HTMLElement {
   announce(pending) {
     if (pending && !this.waiting) this.say("The model is writing.");
     if (!pending && this.waiting) {
-      const replies = this.querySelectorAll(".turn.assistant .message");
+      const replies = this.querySelectorAll(".turn.assistant > raw-text > .message");
       this.say(replies.length ? `Assistant: ${replies[replies.length - 1].textContent}` : "");
     }
     this.waiting = pending;

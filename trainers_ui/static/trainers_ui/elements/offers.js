@@ -34,6 +34,7 @@ export class Offers {
       text: reply.text,
       finish: this.finish[index],
       begun: reply.points > 0,
+      thinking: reply.thinking,
       ready: Boolean(this.finish[index]) && Boolean(reply.text.trim()),
     }));
   }

@@ -86,19 +86,23 @@ class LetterKeys extends HTMLElement {
 }
 customElements.define("letter-keys", LetterKeys);
 
-/** Server HTML of a text and, behind a button, the text as the model wrote it. */
+/** Server HTML of a text and, behind the button of its article, the text as the model wrote it. */
 class RawText extends HTMLElement {
   connectedCallback() {
-    this.button = this.closest("article").querySelector(".raw-toggle");
-    this.button.hidden = false;
-    this.button.onclick = () => this.toggle();
+    const article = this.closest("article");
+    const button = article.querySelector(".raw-toggle");
+    button.hidden = false;
+    // An answer and what was thought before it share one button.
+    button.onclick = () => {
+      const raw = button.getAttribute("aria-pressed") !== "true";
+      for (const text of article.querySelectorAll("raw-text")) text.show(raw);
+      button.setAttribute("aria-pressed", String(raw));
+    };
   }
 
-  toggle() {
-    const raw = this.querySelector(":scope > .raw");
-    raw.hidden = !raw.hidden;
-    this.querySelector(":scope > .message").hidden = !raw.hidden;
-    this.button.setAttribute("aria-pressed", String(!raw.hidden));
+  show(raw) {
+    this.querySelector(":scope > .raw").hidden = !raw;
+    this.querySelector(":scope > .message").hidden = raw;
   }
 }
 customElements.define("raw-text", RawText);

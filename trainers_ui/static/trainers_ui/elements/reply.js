@@ -17,6 +17,7 @@ export class Reply {
     this.points = 0;
     this.gap = false;
     this.ended = null;
+    this.thinking = false;
   }
 
   /** Take one event. "text": there is more to show; "end": ask the server for the final text;
@@ -32,6 +33,10 @@ export class Reply {
     if (END.has(event.kind)) {
       this.ended = event.kind;
       return "end";
+    }
+    if (event.kind === "thinking") {
+      this.thinking = true;
+      return "text";
     }
     return event.kind === "text" ? this.add(event) : "nothing";
   }

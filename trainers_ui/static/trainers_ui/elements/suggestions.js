@@ -259,7 +259,7 @@ export class Suggestions {
       body.classList.add("as-typed");
       body.textContent = one.text;
     }
-    made.querySelector(".state").textContent = live ? (one.begun ? "" : this.gone ? "Waits for the model" : "Writing…") : (ENDED[one.finish] ?? (one.text ? "" : "nothing came"));
+    made.querySelector(".state").textContent = live ? this.doing(one) : (ENDED[one.finish] ?? (one.text ? "" : "nothing came"));
     made.querySelector("[data-act=stop]").hidden = !live;
     for (const [action] of ACTIONS) made.querySelector(`[data-act=${action}]`).hidden = !one.ready;
     const button = made.querySelector("[data-act=next]");
@@ -267,6 +267,12 @@ export class Suggestions {
     button.toggleAttribute("aria-keyshortcuts", false);
     if (next) button.setAttribute("aria-keyshortcuts", "Alt+N");
     button.querySelector("kbd").hidden = !next;
+  }
+
+  doing({ begun, thinking }) {
+    if (begun) return "";
+    if (this.gone) return "Waits for the model";
+    return thinking ? "Thinking…" : "Writing…";
   }
 
   say(text, alarm = false) {
