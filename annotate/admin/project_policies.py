@@ -16,10 +16,14 @@ from annotate.models import Project, ProjectPolicy
 class PolicyForm(forms.ModelForm):
     """One policy of a project. In place of a saved one another is added, so that no two rows have to change places."""
 
+    class Meta:
+        labels = {"replies": "trainers chat with it"}
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            self.fields["policy"].disabled = True
+            policy = self.fields["policy"]
+            policy.disabled, policy.widget.can_add_related, policy.widget.can_change_related = True, False, False
 
     def validate_unique(self) -> None:
         """Of all rows together, as their formset sees them: one may come in the place of one that goes."""

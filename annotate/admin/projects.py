@@ -140,7 +140,8 @@ FIELDSETS = (
         {
             "fields": ("authors_rank_own", "k", "keeps_original", "overlap"),
             "description": "K, the original and the overlap count from the next iteration on. The policies at the end "
-            "of the page share the K places.",
+            "of the page share the K places in proportion to their weights; a policy of weight 0 gets none, and may "
+            "still be the one that trainers chat with.",
         },
     ),
     (
