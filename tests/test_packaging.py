@@ -133,6 +133,13 @@ def test_the_site_writes_into_its_volume_only_and_may_do_little(services):
         assert services[service]["tmpfs"] == ["/tmp"]  # noqa: S108 (of the container)
 
 
+def test_postgres_takes_all_connections_that_the_site_may_open(services):
+    most = int(re.search(r"max_connections=(\d+)", services["postgres"]["command"]).group(1))
+    # Web and a worker; three for each job, and some for beat, commands and a person.
+    processes_that_pool = settings.WEB_PROCESSES + 1
+    assert processes_that_pool * settings.DATABASE_POOL_SIZE + 3 * settings.WORKER_JOBS + 20 <= most
+
+
 def test_settings_that_compose_gives_exist(services):
     known = set(env.variables)
     for service in (*SITE, "migrate"):
