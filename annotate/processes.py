@@ -1,11 +1,12 @@
 """The processes of the site: their commands, and one supervised child."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +27,61 @@ WORKER = (
     "bothsides,jobs,training",
     *ALONE,
 )
+# Beside one that runs the exports, imports and trainings of this machine.
+ANOTHER_WORKER = tuple(argument.removesuffix(",jobs,training") for argument in WORKER)
 BEAT = ("-m", "celery", "-A", "worker.app", "beat", "--pidfile=")
 
 LONGEST_PAUSE_SECONDS = 30
 # A child that ran this long and then ended is not in the loop of dying that the pauses are for.
 SETTLED_SECONDS = 60
 LARGEST_LOG_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process of one machine: its name, its command line, and the variables that are its own."""
+
+    name: str
+    arguments: Sequence[str]
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def workers(count: int, *, device: str, environment: Mapping[str, str]) -> list[Worker]:
+    """The worker processes of this machine: `count`, or with 0 one a visible GPU; one where there is none.
+
+    Several each have a GPU of their own, as far as there are enough, and only the first runs exports, imports and
+    trainings. `device` is WORKER_DEVICE: where it names a GPU, or none, there is nothing to share out.
+    """
+    cards = gpus(environment) if device in ("auto", "cuda") else []
+    count = count or max(1, len(cards))
+    if count == 1:
+        return [Worker("worker", WORKER)]
+    made = []
+    for number in range(count):
+        name = f"worker-{number + 1}"
+        arguments = (*(ANOTHER_WORKER if number else WORKER), "--hostname", f"{name}@%h")
+        card = {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}
+        made.append(Worker(name, arguments, card))
+    return made
+
+
+def gpus(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that processes may use, as CUDA_VISIBLE_DEVICES names them; of a machine without a driver none."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        named = [card.strip() for card in visible.split(",")]
+        # As CUDA reads it: the first that is none ends the list.
+        return named[: next((place for place, card in enumerate(named) if card in ("", "-1")), None)]
+    if not shutil.which("nvidia-smi", path=environment.get("PATH")):
+        return []
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], env=dict(environment), capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        # A driver that does not answer: torch will find no GPU either.
+        return []
+    return [str(number) for number, _ in enumerate(line for line in listed.stdout.splitlines() if line[:4] == "GPU ")]
 
 
 @dataclass
@@ -48,6 +98,7 @@ class Child:
     log: Path
     patience: float
     process: subprocess.Popen | None = None
+    _asked: bool = field(default=False, repr=False)
     _failures: int = field(default=0, repr=False)
     _started: float = field(default=0, repr=False)
     _next_start: float = field(default=0, repr=False)
@@ -68,7 +119,7 @@ class Child:
                 start_new_session=True,
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
-        self._started = time.monotonic()
+        self._started, self._asked = time.monotonic(), False
 
     def running(self) -> bool:
         """True while the process is there."""
@@ -93,10 +144,18 @@ class Child:
             self.start()
         return ""
 
+    def ask_to_end(self) -> bool:
+        """Asks the process to end, and waits for nothing. Whether it was asked now: it is only once."""
+        if not self.running() or self._asked:
+            return False
+        self._asked = True
+        self.process.terminate()
+        return True
+
     def stop(self) -> None:
         """Asks the process to end, waits for `patience` seconds, then ends its whole group."""
         if self.running():
-            self.process.terminate()
+            self.ask_to_end()
             try:
                 self.process.wait(self.patience)
             except subprocess.TimeoutExpired:

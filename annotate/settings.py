@@ -254,6 +254,9 @@ STREAM_TTL_SECONDS = env.integer(
 WORKER_POLICIES = env.words(
     "WORKER_POLICIES", [], "Names of the policies that this worker serves; empty means all active ones."
 )
+WORKERS = env.integer(
+    "WORKERS", 0, "Worker processes that `manage.py up` starts; 0 is one for each GPU, and one on a machine without."
+)
 WORKER_CAPACITY = env.integer(
     "WORKER_CAPACITY", 64, "Sequences that this worker samples at once for each policy.", least=1
 )

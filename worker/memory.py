@@ -45,6 +45,7 @@ class _Model:
     needs: int | None = None  # bytes, with the least share for rows; None before it was weighed
     takes: int = 0  # bytes while it is held, or its room is reserved
     held: bool = False
+    ready: bool = False  # it is held and loaded
     last: bool = False  # it makes room
     since: float = -math.inf  # held since; after loading, since it was loaded
     loading: float = 0.0  # seconds that its last loading took
@@ -127,14 +128,14 @@ class Memory:
         """It is in memory: what it would need at least, now that this is known, and what it takes."""
         with self._lock:
             now, model = self._clock(), self._models[name]
-            model.needs, model.takes, model.failures = needs, takes, 0
+            model.needs, model.takes, model.ready, model.failures = needs, takes, True, 0
             model.loading, model.since = now - model.since, now
 
     def left(self, name: Hashable, *, failed: bool = False) -> None:
         """It is not in memory any more, or `failed` to be loaded."""
         with self._lock:
             model = self._models[name]
-            model.held = model.last = False
+            model.held = model.ready = model.last = False
             model.takes, model.asked = 0, Asked.NOTHING
             model.failures = model.failures + 1 if failed else 0
             self._ring_all()
@@ -180,7 +181,7 @@ class Memory:
         if coming is not None and coming.needs is not None:
             lacking = self._least(coming) - self._free()
         leaving = []
-        for model in sorted(self._held(), key=lambda one: (not one.last, one.asked, one.used, one.since)):
+        for model in sorted(self._ready(), key=lambda one: (not one.last, one.asked, one.used, one.since)):
             if lacking > 0 and self._gives_way(model, coming, now):
                 leaving.append(model)
                 lacking -= model.takes
@@ -192,8 +193,9 @@ class Memory:
                 model.last = last
                 self._ring(name)
 
-    def _held(self) -> list[_Model]:
-        return [model for model in self._models.values() if model.held]
+    def _ready(self) -> list[_Model]:
+        """Those that can make room: one that is put down as soon as it is loaded would have been loaded in vain."""
+        return [model for model in self._models.values() if model.ready]
 
     def _gives_way(self, model: _Model, coming: _Model, now: float) -> bool:
         waited = now - coming.asked_since

@@ -109,3 +109,88 @@ def test_the_python_is_ours(child):
     one.start()
     one.process.wait(30)
     assert one.log.read_text().strip() == sys.executable
+
+
+def test_it_is_asked_to_end_once(child):
+    says = "import signal, time; signal.signal(15, lambda *_: print('asked', flush=True)); print('up', flush=True)"
+    one = child(f"{says}\nwhile True: time.sleep(1)", patience=1)
+    assert not one.ask_to_end()
+    one.start()
+    while "up" not in one.log.read_text():
+        time.sleep(0.05)
+    assert one.ask_to_end()
+    assert not one.ask_to_end()
+    one.stop()
+    assert one.log.read_text().split() == ["up", "asked"]
+
+
+# --- Workers and GPUs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """The environment on a machine with an `nvidia-smi` that prints this."""
+
+    def make(printed, *, fails=False, **variables):
+        (tmp_path / "listed").write_text(printed)
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f'#!/bin/sh\n[ "$*" = --list-gpus ] && cat {tmp_path}/listed\nexit {int(fails)}\n')
+        program.chmod(0o755)
+        return {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
+
+    return make
+
+
+TWO = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)\nGPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-2)\n"
+
+
+def started(count, environment, device="auto"):
+    return [
+        (worker.name, worker.variables, worker.arguments[worker.arguments.index("--queues") + 1])
+        for worker in processes.workers(count, device=device, environment=environment)
+    ]
+
+
+ALONE = [("worker", {}, "bothsides,jobs,training")]
+
+
+def test_one_worker_a_gpu_of_which_the_first_runs_the_jobs(machine):
+    assert started(0, machine(TWO)) == [
+        ("worker-1", {"CUDA_VISIBLE_DEVICES": "0"}, "bothsides,jobs,training"),
+        ("worker-2", {"CUDA_VISIBLE_DEVICES": "1"}, "bothsides"),
+    ]
+
+
+def test_what_a_gpu_is_divided_into_is_not_counted(machine):
+    assert processes.gpus(machine("GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.10gb Device 0: (UUID: MIG-1)\n")) == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "cards"),
+    [("1,3", ["1", "3"]), ("GPU-2, MIG-1", ["GPU-2", "MIG-1"]), ("", []), ("-1", []), ("0,-1,2", ["0"])],
+)
+def test_only_gpus_that_are_visible_are_used(machine, visible, cards):
+    assert processes.gpus(machine(TWO, CUDA_VISIBLE_DEVICES=visible)) == cards
+
+
+def test_without_or_with_one_gpu_all_is_as_on_a_machine_without(machine, tmp_path):
+    assert started(0, {"PATH": str(tmp_path)}) == ALONE
+    assert started(0, machine(TWO.splitlines()[0])) == ALONE
+    assert started(0, machine("NVIDIA-SMI has failed", fails=True)) == ALONE
+    assert started(1, machine(TWO)) == ALONE
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_device_that_is_named_leaves_nothing_to_share_out(machine, device):
+    assert started(0, machine(TWO), device) == ALONE
+    assert [variables for _, variables, _ in started(2, machine(TWO), device)] == [{}, {}]
+
+
+def test_more_workers_than_gpus_share_them(machine):
+    cards = [variables["CUDA_VISIBLE_DEVICES"] for _, variables, _ in started(3, machine(TWO))]
+    assert cards == ["0", "1", "0"]
+
+
+def test_workers_have_names_of_their_own(machine):
+    made = processes.workers(0, device="auto", environment=machine(TWO))
+    assert [worker.arguments[-2:] for worker in made] == [("--hostname", "worker-1@%h"), ("--hostname", "worker-2@%h")]

@@ -155,6 +155,23 @@ def test_a_database_that_dies_is_started_again(start):
 
 
 @pytest.mark.slow
+def test_one_worker_for_each_gpu(start, tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: One (UUID: GPU-1)'\necho 'GPU 1: Two (UUID: GPU-2)'\n")
+    program.chmod(0o755)
+    site = start(PATH=f"{folder}:{os.environ['PATH']}")
+    assert "Starting 2 workers" in site.wait_for("Bothsides is at")
+    workers = [site.child(f"worker-{number}@%h") for number in (1, 2)]
+    assert [worker.environ()["CUDA_VISIBLE_DEVICES"] for worker in workers] == ["0", "1"]
+    assert [("bothsides,jobs,training" in worker.cmdline()) for worker in workers] == [True, False]
+    for number in (1, 2):
+        _until(lambda number=number: f"worker-{number}@" in (site.home / "log" / f"worker-{number}.log").read_text())
+    assert site.end(signal.SIGINT).split()[-6:] == ["web", "beat", "worker-1", "worker-2", "Valkey", "PostgreSQL"]
+
+
+@pytest.mark.slow
 def test_on_servers_that_are_there_already(start, private_servers):
     database, broker = private_servers
     site = start(DATABASE_URL=database.url, REDIS_URL=broker.url, SECRET_KEY="k" * 50)

@@ -161,6 +161,16 @@ def test_one_that_loads_slowly_keeps_its_place_for_longer(memory, clock):
     assert memory.look("a", Asked.BULK) == Turn.LAST
 
 
+def test_one_that_is_being_loaded_makes_no_room_before_it_has_had_its_time(memory, clock):
+    assert memory.look("a", Asked.BULK) == Turn.LOAD
+    memory.look("b", Asked.BY_PEOPLE)
+    clock.now += 1000
+    memory.look("b", Asked.BY_PEOPLE)
+    assert not memory.is_last("a")
+    memory.loaded("a", needs=6, takes=6)
+    assert memory.look("a", Asked.BULK) == Turn.KEEP
+
+
 def test_it_keeps_its_place_where_those_who_waited_have_gone(memory, clock):
     load(memory, clock, "a", Asked.BULK)
     memory.look("b", Asked.BULK)

@@ -22,11 +22,11 @@ HEALTH_PATIENCE_SECONDS = 180
 
 
 class Command(RefusingCommand):
-    """Supervises the embedded servers, the web server, one worker and the sweep."""
+    """Supervises the embedded servers, the web server, the workers and the sweep."""
 
     help = (
         "Starts PostgreSQL and Valkey (unless DATABASE_URL and REDIS_URL are set), migrates, prepares the demo, "
-        "and runs web server, worker and sweep until Ctrl-C."
+        "and runs web server, workers (one a GPU) and sweep until Ctrl-C."
     )
     example = "PORT=8080 manage.py up"
     requires_system_checks = ()
@@ -114,8 +114,11 @@ class Command(RefusingCommand):
             if model.poll() is None:
                 self._say("Bringing the demo model (once: it is converted) …")
             self._finish(model, needed=False)
-        self._say("Starting the worker …")
-        self._supervise("worker", processes.WORKER, patience=60)
+        workers = processes.workers(settings.WORKERS, device=settings.WORKER_DEVICE, environment=self.environment)
+        self._say("Starting the worker …" if len(workers) == 1 else f"Starting {len(workers)} workers …")
+        self.workers = len(workers)
+        for worker in workers:
+            self._supervise(worker.name, worker.arguments, patience=60, variables=worker.variables)
         missing = self._wait_for_health()
         if missing:
             self._say(f"Still missing: {missing}; see {self.home / 'log'}")
@@ -170,12 +173,14 @@ class Command(RefusingCommand):
     def _log(self, name: str) -> Path:
         return self.home / "log" / f"{name}.log"
 
-    def _supervise(self, name: str, arguments: Sequence[str], *, patience: float) -> None:
+    def _supervise(
+        self, name: str, arguments: Sequence[str], *, patience: float, variables: dict[str, str] | None = None
+    ) -> None:
         child = processes.Child(
             name=name,
             arguments=arguments,
             folder=settings.BASE_DIR,
-            environment=self.environment,
+            environment=self.environment | (variables or {}),
             log=self._log(name),
             patience=patience,
         )
@@ -192,8 +197,7 @@ class Command(RefusingCommand):
         if ended:
             # New servers may have new addresses, so everything that holds one is started again with them.
             self._say(f"{' and '.join(ended)} ended; starting everything again …")
-            for child in self.children:
-                child.stop()
+            self._stop_children()
             embedded.stop(self.servers)
             self.servers = embedded.start(self.home)
             for child in self.children:
@@ -221,10 +225,19 @@ class Command(RefusingCommand):
         signal.signal(signal.SIGINT, lambda *_: [child.kill() for child in self.children])
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        for stopped in [*self.children, *reversed(self.servers)]:
-            if stopped.running():
-                self._say(f"  {stopped.name}")
-            stopped.stop()
+        self._stop_children()
+        for server in reversed(self.servers):
+            if server.running():
+                self._say(f"  {server.name}")
+            server.stop()
+
+    def _stop_children(self) -> None:
+        """One after the other; the workers all at once, as each may take a while to finish what it holds."""
+        for child in self.children:
+            for one in self.children[-self.workers :] if child.name.startswith("worker") else [child]:
+                if one.ask_to_end():
+                    self._say(f"  {one.name}")
+            child.stop()
 
     def _say(self, line: str) -> None:
         try:
