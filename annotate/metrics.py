@@ -165,6 +165,7 @@ def _counted(held: list[tuple[list[str], Held]]) -> Iterator[Metric]:
         ("tokens", "bothsides_tokens", "Tokens written since the worker started."),
         ("prompt_tokens", "bothsides_prompt_tokens", "Tokens of prompts of the texts that were begun."),
         ("loads", "bothsides_model_loads", "Models loaded, or servers reached, by the worker."),
+        ("swaps", "bothsides_model_swaps", "Times that the policy's model was put down to make room for another one."),
     ):
         found = CounterMetricFamily(name, meaning, labels=OF_A_POLICY)
         for labels, one in held:

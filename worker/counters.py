@@ -45,6 +45,11 @@ class Counters:
         with self._lock:
             self._counts["loads"] += 1
 
+    def swapped(self) -> None:
+        """A model was put down to make room for another one."""
+        with self._lock:
+            self._counts["swaps"] += 1
+
     def began(self, job: Job) -> None:
         """The first token of a request came just now."""
         request = job.request
@@ -71,6 +76,7 @@ class Counters:
                 "tokens": self._counts["tokens"],
                 "prompt_tokens": self._counts["prompt_tokens"],
                 "loads": self._counts["loads"],
+                "swaps": self._counts["swaps"],
                 "texts": dict(self._texts),
                 "failures": dict(self._failures),
                 "first_tokens": {

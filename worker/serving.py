@@ -271,6 +271,7 @@ class Serving:
         engine, self._engine = self._engine, None
         engine.close()
         self._place.left()
+        self.counters.swapped()
         self._say("asleep")
 
     def _server(self) -> Server:

@@ -23,6 +23,7 @@ COUNTED = {
     "tokens": 1234,
     "prompt_tokens": 99,
     "loads": 2,
+    "swaps": 1,
     "texts": {"stop": 5, "length": 1},
     "failures": {"request": 3},
     "first_tokens": {
@@ -124,6 +125,7 @@ def test_what_workers_count(client):
     assert found["bothsides_tokens_total"] == {one: 1234, ("host:2", "mine"): 1}
     assert found["bothsides_prompt_tokens_total"][one] == 99
     assert found["bothsides_model_loads_total"][one] == 2
+    assert found["bothsides_model_swaps_total"][one] == 1
     texts = {labels[2]: value for labels, value in found["bothsides_texts_total"].items() if labels[:2] == one}
     assert texts == {"stop": 5, "length": 1, "stopped": 0, "refused": 0, "error": 0}
     failures = {labels[2]: value for labels, value in found["bothsides_failures_total"].items() if labels[:2] == one}

@@ -85,6 +85,26 @@ def test_an_admin_asks_for_an_export_sees_it_done_and_downloads_it(running, open
     assert complaints == []
 
 
+def test_the_page_of_workers_keeps_itself_fresh_and_what_was_closed(running, open_page, complaints) -> None:
+    page = open_page(running.link("Admin"), viewport={"width": 390, "height": 700})
+    page.goto(f"{running.url}/admin/")
+    page.get_by_role("link", name="Workers and queues").click()
+    policy = page.locator("details.policy")
+    expect(policy.locator(".state")).to_have_text("ready")
+    policy.locator("summary").click(position={"x": 4, "y": 8})
+    page.evaluate("document.activeElement.blur()")
+    now = page.locator("[data-live=now]")
+    seen = now.inner_text()
+    scrolled = page.evaluate("scrollTo(0, 150), scrollY")
+    expect(now).not_to_have_text(seen)
+    expect(policy.locator(".state")).to_have_text("ready")
+    assert not policy.evaluate("one => one.open")
+    assert page.evaluate("scrollY") == scrolled
+    # Nothing reaches over the edge of a phone.
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert complaints == []
+
+
 def test_the_docs_of_the_api_show_every_operation(running, open_page, complaints) -> None:
     page = open_page()
     page.goto(f"{running.url}/api/docs/")

@@ -21,6 +21,7 @@ NOTHING = {
     "tokens": 0,
     "prompt_tokens": 0,
     "loads": 0,
+    "swaps": 0,
     "texts": {},
     "failures": {},
     "first_tokens": {},
@@ -149,3 +150,25 @@ def test_a_model_that_cannot_be_loaded_is_counted(serve):
     until(lambda: loop.state == "failed")
     assert loop.told()["counters"] == NOTHING | {"failures": {"load": 1}}
     assert loop.told()["capacity"] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_model_that_makes_room_for_another_is_counted(settings, policy):
+    settings.WORKER_HEARTBEAT_SECONDS, settings.WORKER_POLL_SECONDS = 0.1, 0.1
+    settings.WORKER_DEVICE = "cpu"
+    settings.WORKER_MEMORY_GIGABYTES = 1e-6
+    other = factory.policy(location="tiny")
+    process = WorkerProcess()
+    process.start()
+    try:
+        for one in (policy, other):
+            project = factory.project(served_by=one, max_new_tokens=5)
+            slot = factory.held_chat(project, factory.trainer(project))
+            over(conversations.say(assignment=slot, user=slot.trainer, text="the word"))
+        until(lambda: told_of(policy)["counters"]["swaps"] >= 1)
+        # Each was brought in as often as it was put down, but for the one that is there now.
+        there = [told_of(one)["counters"]["loads"] - told_of(one)["counters"]["swaps"] for one in (policy, other)]
+        assert there == [0, 1]
+    finally:
+        process.drain(0)
+        process.join(20)
