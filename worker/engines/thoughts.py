@@ -84,6 +84,8 @@ class Thoughts:
         """The words of the answer, and of the thought, that are certain with this piece."""
         if self._over:
             return piece, ""
+        if self._holds_no_mark(piece):
+            return (piece if self._now == TEXT else ""), (piece if self._now == THOUGHT else "")
         self._held += piece
         while found := self._next_mark():
             self._say(self._held[: found.start()])
@@ -103,6 +105,12 @@ class Thoughts:
         self._held = ""
         rest = self._taken()
         return text + rest[0], thought + rest[1]
+
+    def _holds_no_mark(self, piece: str) -> bool:
+        """Whether it is words in the middle of something, as most are: it is not looked at any further then."""
+        if self._held or self._fresh or self._now not in self._begun or not piece or piece[-1].isspace():
+            return False
+        return not any(mark[0] in piece for mark in self._marks)
 
     def _next_mark(self) -> re.Match | None:
         if not self._held or self._over:
