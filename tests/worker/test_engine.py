@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -23,15 +24,8 @@ def messages(text):
 
 
 def load(folder, **more):
-    return TransformersEngine(str(folder), **({"capacity": 8, "device": "cpu"} | more))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _exact():
-    """In float32, whatever this machine multiplies fastest, so that greedy texts can be compared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worker.engines.loading._precision", lambda device: torch.float32)
-        yield
+    """An engine, in float32, whatever this machine multiplies fastest, so that greedy texts can be compared."""
+    return TransformersEngine(str(folder), **({"capacity": 8, "device": "cpu", "dtype": "float32"} | more))
 
 
 @pytest.fixture(scope="module")
@@ -197,31 +191,79 @@ def test_it_is_cut_at_the_longest_length(endless):
     assert pieces[-1].prompt_tokens == len(endless.render(messages("the word")).token_ids)
 
 
-def test_samples_of_one_context_differ_and_share_its_reading(endless):
-    rendered = endless.render(messages("y" * 500))
-    read = []
-    forward = endless._forward
-    endless._forward = lambda first, tokens, starts: read.append(len(tokens[0])) or forward(first, tokens, starts)
-    keys = [f"sample {number}" for number in range(4)]
-    for key in keys:
-        endless.submit(key, rendered, Sampling(max_new_tokens=20))
-    texts = {text_of(pieces) for pieces in follow(endless, *keys)}
-    endless._forward = forward
-    assert len(texts) == 4
-    assert sum(count for count in read if count > 1) <= len(rendered.token_ids)
+@contextmanager
+def reading(engine):
+    """The passes of the engine: of each, how many tokens are read in each row."""
+    passes, forward = [], engine._forward
+    engine._forward = lambda first, tokens, starts: (
+        passes.append(list(map(len, tokens))) or forward(first, tokens, starts)
+    )
+    yield passes
+    engine._forward = forward
+
+
+def submit_together(engine, count, rendered, sampling):
+    """So that the engine finds all of them at once."""
+    keys = [f"text {next(_names)}" for _ in range(count)]
+    with engine._change:
+        for key in keys:
+            engine.submit(key, rendered, sampling)
+    return keys
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_samples_of_one_context_differ_and_share_its_reading(endless, count):
+    rendered = endless.render(messages(f"{count}{next(_names)} " + "y" * 500))
+    with reading(endless) as passes:
+        keys = submit_together(endless, count, rendered, Sampling(max_new_tokens=20))
+        texts = {text_of(pieces) for pieces in follow(endless, *keys)}
+    assert len(texts) == count
+    # The prompt once; its last token for each of the others, in their first step; and the twenty but for the last.
+    assert sum(map(sum, passes)) <= len(rendered.token_ids) + (count - 1) + count * 19
+    # They are written together from the second token on.
+    assert sum(read == [1] * count for read in passes) >= 18
+
+
+def test_a_prompt_is_not_read_again_while_it_is_read(endless):
+    rendered = endless.render(messages(f"{next(_names)} " + "w" * 600))
+    with reading(endless) as passes:
+        first = submit_together(endless, 1, rendered, Sampling(max_new_tokens=200))
+        while not passes:
+            time.sleep(0.001)
+        others = submit_together(endless, 3, rendered, Sampling(max_new_tokens=5))
+        follow(endless, *first, *others)
+    assert sum(count for read in passes for count in read if count > 1) <= len(rendered.token_ids)
+
+
+def test_a_prompt_whose_first_text_has_ended_is_still_there(endless):
+    rendered = endless.render(messages(f"{next(_names)} " + "v" * 300))
+    follow(endless, *submit_together(endless, 1, rendered, Sampling(max_new_tokens=3)))
+    with reading(endless) as passes:
+        follow(endless, *submit_together(endless, 3, rendered, Sampling(max_new_tokens=3)))
+    assert max(map(sum, passes)) <= 3
+
+
+def test_short_prompts_are_read_at_once(endless, plainly):
+    asked = [f"{letter} " * (3 + place) for place, letter in enumerate("bdfhjl")]
+    follow(endless, begin(endless, "k"))
+    with reading(endless) as passes:
+        with endless._change:
+            keys = [begin(endless, text) for text in asked]
+        written = [text_of(pieces) for pieces in follow(endless, *keys)]
+    # One pass for all that fits a piece, whatever their lengths.
+    assert len(passes) <= 2 + GREEDY.max_new_tokens
+    assert any(len(read) > 2 and len(set(read)) > 1 for read in passes)
+    assert written == [plainly(endless, "endless", text, 24).rstrip("\ufffd") for text in asked]
 
 
 def test_the_next_turn_reads_only_what_is_new(endless, plainly):
     (pieces,) = follow(endless, begin(endless, "z" * 200))
     longer = [*messages("z" * 200), {"role": "assistant", "content": text_of(pieces)}, *messages("and go")[1:]]
     rendered, earlier = endless.render(longer), endless.render(messages("z" * 200))
-    read = []
-    forward = endless._forward
-    endless._forward = lambda first, tokens, starts: read.append(len(tokens[0])) or forward(first, tokens, starts)
-    endless.submit("next turn", rendered, GREEDY)
-    (again,) = follow(endless, "next turn")
-    endless._forward = forward
-    assert max(read) < len(rendered.token_ids) - len(earlier.token_ids)
+    with reading(endless) as passes:
+        endless.submit("next turn", rendered, GREEDY)
+        (again,) = follow(endless, "next turn")
+    assert max(map(sum, passes)) < len(rendered.token_ids) - len(earlier.token_ids)
     fresh = torch.tensor([rendered.token_ids])
     with torch.inference_mode():
         plain = AutoModelForCausalLM.from_pretrained(endless._tokenizer.name_or_path).generate(
@@ -324,8 +366,8 @@ def test_a_text_whose_numbers_break_fails_alone(endless):
     def forward(first, tokens, starts):
         logits = picked(first, tokens, starts)
         for row in range(len(tokens)):
-            text = endless._rows[first + row].text
-            if text and text.prompt == poisoned:
+            text = endless._seats.rows[first + row].text
+            if text and text.ids[: text.prompt_tokens] == poisoned:
                 logits[row] = float("nan")
         return logits
 

@@ -206,7 +206,7 @@ def test_an_engine_that_broke_is_made_anew(serve, endless):
 
 def test_a_request_fails_when_its_attempts_are_used_up(serve, endless, settings, monkeypatch):
     settings.GENERATION_ATTEMPTS = 2
-    monkeypatch.setattr("worker.engines.transformers.pick", lambda logits, samplings: 1 / 0)
+    monkeypatch.setattr("worker.engines.transformers.TransformersEngine._write", lambda self, texts, tokens: 1 / 0)
     slot = chat(endless)
     serve(endless)
     request = over(say(slot))

@@ -109,10 +109,11 @@ class Engine(Protocol):
     """
 
     context_tokens: int  # the longest prompt and text together
-    capacity: int  # how many texts at once
+    capacity: int  # how many texts at once; it falls where memory is short
     memory: int  # bytes that it takes at most, 0 where it loads nothing
     rows: int  # of them, those of keys and values
     honours_seed: bool  # the same seed gives the same text
+    device_lost: bool  # it broke, and no engine of this process can compute on its device any more
 
     def render(self, messages: list[dict]) -> Rendered:
         """Render [{role, content}] for the model to answer. Raises ValueError when the template refuses them.

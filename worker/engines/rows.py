@@ -24,7 +24,7 @@ class Rows(Cache):
     def __init__(self, layers: int, most_rows: int, most_bytes: int):
         super().__init__(layers=[_Layer(self) for _ in range(layers)])
         self.count, self.length = 1, STEP
-        self._most_rows, self._most_bytes = most_rows, most_bytes
+        self.most_rows, self.most_bytes = most_rows, most_bytes
         self.first = self.below = self.reach = 0
         self.row_ids = self.positions = None
 
@@ -37,11 +37,11 @@ class Rows(Cache):
         if rows <= self.count and length <= self.length:
             return True
         # Rows double, so that a burst does not copy everything for each text.
-        count = self.count if rows <= self.count else max(rows, min(self._most_rows, 2 * self.count))
+        count = self.count if rows <= self.count else max(rows, min(self.most_rows, 2 * self.count))
         roomy, tight = (count, max(length, self.length)), (rows, length)
         for count, long in (roomy, tight):
             alone = rows == 1 and (count, long) == tight
-            if alone or count * long * self._bytes_of_a_token() <= self._most_bytes:
+            if alone or count * long * self._bytes_of_a_token() <= self.most_bytes:
                 for layer in self.layers:
                     layer.resize(count, long)
                 self.count, self.length = count, long
@@ -76,6 +76,16 @@ class Rows(Cache):
         """Fill a row with zeros."""
         for tensor in self._tensors():
             tensor[row] = 0
+
+    def bytes_held(self) -> int:
+        """Memory that the rows take."""
+        return self.count * self.length * self._bytes_of_a_token()
+
+    def release(self) -> None:
+        """Give up all rows with their memory, also where they had grown in some layers only."""
+        self.count, self.length = 0, STEP
+        for layer in self.layers:
+            layer.resize(0, STEP)
 
     def _tensors(self) -> Iterator[torch.Tensor]:
         for layer in self.layers:

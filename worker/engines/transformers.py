@@ -1,24 +1,28 @@
 """The engine that runs a Hugging Face model itself, with continuous batching over rows of keys and values.
 
-One thread computes. It alternates between reading prompts, in pieces, and one step of all texts at once, so
-that a new text starts while others are being written. A text whose beginning was read before, as that of the
-n samples of one context or of a chat's next turn, takes over what was computed then.
+One thread computes. It alternates between reading prompts, several at once and in pieces, and one step of all
+texts, so that a new text starts while others are being written. A text whose beginning was read before, as that of
+the n samples of one context or of a chat's next turn, takes over what was computed then.
+
+Where memory is short, all texts give up their rows, fewer come back at once, and each goes on where it was. What a
+pass of several texts cannot compute is computed for each alone, so that one that is poisoned fails alone.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from annotate import prompts
-from worker.engines import loading, thoughts
+from worker.engines import faults, loading, thoughts
 from worker.engines.base import Chunk, LoadError, Sampling, TooLong
 from worker.engines.detokeniser import Detokeniser
 from worker.engines.picking import pick
 from worker.engines.rows import Rows
+from worker.engines.seats import Seats, Text
 from worker.engines.templates import ChatTemplate
 from worker.engines.thoughts import Thoughts
 
@@ -29,8 +33,6 @@ PIECE = {"cpu": 128}
 PIECE_ELSEWHERE = 2048
 READING_SECONDS = 0.2
 """How long prompts may be read while somebody waits for the next word of a text."""
-WORTH_TAKING = 8
-"""Tokens that a beginning must have in common to be taken over."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +47,6 @@ class Tokens:
     template_hash: str
     ends: frozenset[int] = frozenset()
     thinks: bool = False
-
-
-@dataclass(eq=False)
-class _Text:
-    """One text in the making."""
-
-    key: Hashable
-    prompt: list[int]
-    sampling: Sampling
-    urgent: bool
-    detokeniser: Detokeniser
-    thoughts: Thoughts
-    ends: set[int]  # tokens that end it
-    next: int = -1  # the token that the next step feeds
-    written: int = 0
-
-    def needs(self) -> int:
-        """Tokens of a row that it may fill."""
-        return len(self.prompt) + self.sampling.max_new_tokens
-
-
-@dataclass(eq=False)
-class _Row:
-    """What lies in one row of keys and values."""
-
-    text: _Text | None = None
-    tokens: list[int] = field(default_factory=list)
-    left_at: float = 0.0
 
 
 class TransformersEngine:
@@ -110,15 +84,13 @@ class TransformersEngine:
         if memory is not None:
             self.rows = min(self.rows, max(0, memory - weights))
         self.memory = weights + self.rows
+        self.device_lost = False
         self._cache = Rows(config.num_hidden_layers, capacity, self.rows)
-        # The first `_writing` rows are of texts that are written, up to `_used` follow those whose prompt is being
-        # read; the rest hold what earlier texts left.
-        self._rows: list[_Row] = []
-        self._writing = self._used = 0
-        self._waiting: list[_Text] = []
+        self._seats = Seats(self._cache)
+        self._waiting: list[Text] = []
         # Between the threads, under the condition's lock.
         self._change = threading.Condition()
-        self._submitted: list[_Text] = []
+        self._submitted: list[Text] = []
         self._cancelled: set[Hashable] = set()
         self._closing = False
         self._outbox: list[Chunk] = []
@@ -172,9 +144,9 @@ class TransformersEngine:
             over = Chunk(key, finish="refused", error=str(error))
         if not ids or max(ids) >= self._model.get_input_embeddings().num_embeddings:
             over = Chunk(key, finish="error", error="The model does not know these tokens.")
-        text = _Text(
+        text = Text(
             key,
-            ids,
+            list(ids),
             sampling,
             urgent,
             Detokeniser(self._tokenizer, self._marks.shown),
@@ -215,9 +187,9 @@ class TransformersEngine:
             self._closing = True
             self._change.notify_all()
         self._thread.join()
-        self._cache = self._model = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._cache = self._seats = self._model = None
+        if not self.device_lost:
+            faults.free_memory(self._device)
 
     # The computing thread ---------------------------------------------------------------------------
 
@@ -225,11 +197,13 @@ class TransformersEngine:
         loading.share_the_cores()
         try:
             with torch.inference_mode():
-                while self._take_over(wait=not (self._used or self._waiting)):
+                while self._take_over(wait=not (self._seats.used or self._waiting)):
                     self._read_prompts()
-                    if self._writing:
-                        self._step()
-        except Exception:
+                    if self._seats.writing:
+                        texts = self._seats.texts()[: self._seats.writing]
+                        self._advance(texts, [1] * len(texts))
+        except Exception as error:
+            self.device_lost = faults.device_lost(error)
             logger.exception("The %s broke", self._thread.name)
 
     def _take_over(self, wait: bool) -> bool:
@@ -242,76 +216,170 @@ class TransformersEngine:
             closing = self._closing
         if cancelled:
             self._waiting = [text for text in self._waiting if text.key not in cancelled]
-            for text in [row.text for row in self._rows[: self._used]]:
+            for text in self._seats.texts():
                 if text.key in cancelled:
-                    self._leave(text)
+                    self._seats.leave(text)
         return not closing
 
     def _read_prompts(self) -> None:
         """Read the prompts of new texts: all, so that many are written at once, unless somebody reads along."""
         until = time.monotonic() + READING_SECONDS
-        while text := self._next_to_read():
-            self._read_piece(text)
-            if time.monotonic() > until and any(row.text.urgent for row in self._rows[: self._writing]):
+        while True:
+            self._let_in()
+            texts, counts = self._next_to_read()
+            if not texts:
+                return
+            self._advance(texts, counts)
+            seats = self._seats
+            if time.monotonic() > until and any(text.urgent for text in seats.texts()[: seats.writing]):
                 return
             # A reply that came meanwhile is read before the next piece of bulk.
-            self._take_over(wait=False)
+            if not self._take_over(wait=False):
+                return
 
-    def _next_to_read(self) -> _Text | None:
-        reading = [row.text for row in self._rows[self._writing : self._used]]
-        for urgent in (True, False):
-            begun = next((text for text in reading if text.urgent == urgent), None)
-            if begun:
-                return begun
-            waiting = next((text for text in self._waiting if text.urgent == urgent), None)
-            if waiting and self._enter(waiting):
-                self._waiting.remove(waiting)
-                return waiting
-            if waiting:
+    def _let_in(self) -> None:
+        """Give rows to those who wait, urgent ones first, as far as there is room."""
+        later = 0
+        for text in sorted(self._waiting, key=lambda text: (not text.urgent, text.number)):
+            if self._seats.used + later >= self.capacity:
+                return
+            if self._seats.gains_by_waiting(text):
+                later += 1
+                continue
+            try:
+                entered = self._seats.enter(text, self.capacity)
+            except Exception as error:
+                if not faults.out_of_memory(error):
+                    raise
+                self._short_of_memory(error, text)
+                return
+            if not entered:
                 # Smaller ones that came later must not take the room that it waits for.
-                return next(iter(reading), None)
-        return None
+                return
+            self._waiting.remove(text)
 
-    def _read_piece(self, text: _Text) -> None:
-        place = self._place_of(text)
-        tokens = self._rows[place].tokens
-        rest = text.prompt[len(tokens) :]
-        if len(rest) == 1 and self._writing:
+    def _next_to_read(self) -> tuple[list[Text], list[int]]:
+        """Neighbouring texts to read at once, and how many tokens of each: as many as a piece has, padded ones too."""
+        seats = self._seats
+        if seats.writing:
             # All but its last token was read for another text: it joins the next step of all.
-            text.next = rest[0]
-            self._begin_writing(text)
-            return
-        piece = rest[: self._piece]
-        try:
-            logits = self._forward(place, [piece], [len(tokens)])
-        except RuntimeError as error:
-            logger.exception("A prompt could not be read")
-            self._fail(text, f"The model could not read the prompt: {error}")
-            return
-        tokens += piece
-        if len(piece) == len(rest):
-            self._begin_writing(text)
-            self._write([text], logits)
+            for text in [row.text for row in seats.rows[seats.writing : seats.used] if len(row.rest()) == 1]:
+                seats.begin_writing(text)
+        reading = seats.rows[seats.writing : seats.used]
+        urgent = any(row.text.urgent for row in reading)
+        texts, rests, longest = [], [], 0
+        for row in reading:
+            if row.text.urgent < urgent:
+                if texts:
+                    break
+                continue
+            rest = len(row.rest())
+            long = max(longest, min(rest, self._piece))
+            if texts and long * (len(texts) + 1) > self._piece:
+                break
+            longest = long
+            texts.append(row.text)
+            rests.append(rest)
+        return texts, [min(rest, longest) for rest in rests]
 
-    def _step(self) -> None:
-        """One token more for every text that is being written."""
-        rows = self._rows[: self._writing]
-        logits = self._forward(0, [[row.text.next] for row in rows], [len(row.tokens) for row in rows])
-        for row in rows:
-            row.tokens.append(row.text.next)
-        self._write([row.text for row in rows], logits)
+    def _advance(self, texts: list[Text], counts: list[int]) -> None:
+        """Have the model read the next tokens of neighbouring `texts`, so many of each, and write the next token of
+        those that are read to their end.
+
+        An error ends only the text that causes it, and too little memory none but one that had all of it. Raises what
+        ends the engine.
+        """
+        try:
+            done, drawn = self._feed(texts, counts)
+        except Exception as error:
+            if faults.out_of_memory(error):
+                self._short_of_memory(error)
+            else:
+                self._one_by_one(texts, counts, error)
+        else:
+            self._write(done, drawn)
+
+    def _feed(self, texts: list[Text], counts: list[int]) -> tuple[list[Text], list[int]]:
+        """The pass of `_advance`: those that are read to their end, and the token that each goes on with."""
+        seats = self._seats
+        first = seats.place_of(texts[0])
+        rows = seats.rows[first : first + len(texts)]
+        pieces = [row.rest()[:count] for row, count in zip(rows, counts, strict=True)]
+        logits = self._forward(first, pieces, [len(row.tokens) for row in rows])
+        ends = [len(row.tokens) + len(piece) == len(row.text.ids) for row, piece in zip(rows, pieces, strict=True)]
+        done = [text for text, end in zip(texts, ends, strict=True) if end]
+        drawn = []
+        if done:
+            logits = logits if all(ends) else logits[[place for place, end in enumerate(ends) if end]]
+            drawn = pick(logits, [text.sampling for text in done]).tolist()
+        # Nothing of the record is changed before everything that may fail is over.
+        for row, piece in zip(rows, pieces, strict=True):
+            row.tokens += piece
+        if first >= seats.writing:
+            for text in done:
+                seats.begin_writing(text)
+        return done, drawn
+
+    def _one_by_one(self, texts: list[Text], counts: list[int], error: Exception) -> None:
+        """After a pass that failed: find out which text it fails for. Raises where it fails for any."""
+        if faults.device_lost(error):
+            raise error
+        if len(texts) > 1:
+            for text, count in zip(texts, counts, strict=True):
+                # Meanwhile all may have lost their rows.
+                if text in self._seats.texts():
+                    self._advance([text], [count])
+            return
+        (text,) = texts
+        logger.error("A text of %s tokens failed", len(text.ids), exc_info=error)
+        # Where the model computes nothing at all, it is not the text's fault: the engine ends.
+        self._model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=self._device), use_cache=False)
+        self._fail(text, f"The model failed at this text: {loading.in_one_line(error)}", again=False)
+
+    def _short_of_memory(self, error: Exception, entering: Text | None = None) -> None:
+        """All texts give up their rows and wait again, for fewer at once; they keep what was written.
+
+        A text that fails with all the memory to itself fails for good. `entering` is one whose row could not be made.
+        """
+        # The frames that it remembers hold on to tensors.
+        error.with_traceback(None)
+        texts = self._seats.texts()
+        held, several = self._cache.bytes_held(), len(texts) + bool(entering) > 1
+        alone = self._cache.count <= 1 and not several
+        self._seats.clear_all()
+        faults.free_memory(self._device)
+        if alone:
+            (text,) = texts or [entering]
+            self._waiting = [one for one in self._waiting if one is not text]
+            said = f"The memory of the model's device does not suffice for this text, at {len(text.ids)} tokens."
+            self._hand_out([Chunk(text.key, "", "error", said, text.prompt_tokens, text.written, again=False)])
+            return
+        self._waiting = sorted([*self._waiting, *texts], key=lambda text: text.number)
+        if several:
+            self.capacity = max(1, self.capacity // 2)
+            self._cache.most_rows = self.capacity
+            # What was held while more could not be had was not too much.
+            self._cache.most_bytes = min(self._cache.most_bytes, held if entering else held // 2)
+            logger.warning("%s ran out of memory; it writes %s texts at once now", self._thread.name, self.capacity)
 
     def _forward(self, first: int, tokens: list[list[int]], starts: list[int]) -> torch.Tensor:
-        """Run the model over `tokens` [rows, count], of rows `first` and on, each after `starts` earlier ones.
+        """Run the model over `tokens` of rows `first` and on, a list a row, each after `starts` earlier ones.
 
-        Returns the logits after the last token of each, [rows, vocabulary].
+        Returns the logits after the last token of each, [rows, vocabulary]. Shorter rows repeat their last token in
+        its place, which computes the same once more.
         """
-        count = len(tokens[0])
-        positions = torch.tensor(starts)[:, None] + torch.arange(count)
-        positions = positions.to(self._device)
-        reach = self._cache.place(first, positions, max(starts) + count)
+        count = max(map(len, tokens))
+        ids = [row + row[-1:] * (count - len(row)) for row in tokens]
+        positions = [
+            [*range(start, start + len(row)), *[start + len(row) - 1] * (count - len(row))]
+            for row, start in zip(tokens, starts, strict=True)
+        ]
+        # In one copy to the device.
+        ids, positions = torch.tensor([ids, positions]).to(self._device)
+        longest = max(start + len(row) for row, start in zip(tokens, starts, strict=True))
+        reach = self._cache.place(first, positions, longest)
         out = self._model(
-            input_ids=torch.tensor(tokens, device=self._device),
+            input_ids=ids,
             attention_mask=self._mask(positions, reach),
             position_ids=positions,
             past_key_values=self._cache,
@@ -331,15 +399,14 @@ class TransformersEngine:
             masks = {kind: torch.where(mask, 0.0, least).to(self._model.dtype) for kind, mask in masks.items()}
         return masks if len(self._attention) > 1 else masks[next(iter(self._attention))]
 
-    def _write(self, texts: list[_Text], logits: torch.Tensor) -> None:
-        """Draw the next token of each text from its row of logits, and hand out what it says."""
-        tokens = pick(logits, [text.sampling for text in texts]).tolist()
-        chunks = []
+    def _write(self, texts: list[Text], tokens: list[int]) -> None:
+        """Add to each text the token that was drawn for it, and hand out what it says."""
+        chunks, over = [], []
         for text, token in zip(texts, tokens, strict=True):
             if token < 0:
                 self._fail(text, "The model computed no numbers.")
                 continue
-            text.next, text.written = token, text.written + 1
+            text.ids.append(token)
             said, finish = "", None
             if token not in text.ends:
                 said = text.detokeniser.add(token)
@@ -348,80 +415,19 @@ class TransformersEngine:
                 rest = text.thoughts.finish(text.detokeniser.end())
                 words, thought = words + rest[0], thought + rest[1]
                 finish = "stop" if token in text.ends else "length"
-                self._leave(text)
-            chunks.append(Chunk(text.key, words, finish, "", len(text.prompt), text.written, reasoning=thought))
+                over.append(text)
+            chunks.append(Chunk(text.key, words, finish, "", text.prompt_tokens, text.written, reasoning=thought))
+        # The last ones first, which leave no gaps for others to be moved into.
+        for text in reversed(over):
+            self._seats.leave(text)
         self._hand_out(chunks)
 
-    def _fail(self, text: _Text, error: str) -> None:
-        # Its row may hold what is no number, which would reach the next text even through a mask.
-        place = self._place_of(text)
-        self._cache.clear(place)
-        self._rows[place].tokens = []
-        self._leave(text)
-        self._hand_out([Chunk(text.key, "", "error", error, len(text.prompt), text.written)])
+    def _fail(self, text: Text, error: str, *, again: bool = True) -> None:
+        self._seats.spoil(text)
+        self._seats.leave(text)
+        self._hand_out([Chunk(text.key, "", "error", error, text.prompt_tokens, text.written, again)])
 
     def _hand_out(self, chunks: list[Chunk]) -> None:
         with self._change:
             self._outbox += chunks
             self._change.notify_all()
-
-    # Rows -------------------------------------------------------------------------------------------
-
-    def _enter(self, text: _Text) -> bool:
-        """Give a text the row behind those in use; False while there is no room."""
-        longest = max(one.needs() for one in [text, *(row.text for row in self._rows[: self._used])])
-        if self._used >= self.capacity or not self._cache.fit(self._used + 1, longest):
-            return False
-        del self._rows[self._cache.count :]
-        self._rows += [_Row() for _ in range(self._cache.count - len(self._rows))]
-        shared = [_common(row.tokens, text.prompt) for row in self._rows]
-        best = max(range(len(shared)), key=shared.__getitem__)
-        # The last token is read in any case, for what follows it.
-        taken = min(shared[best], len(text.prompt) - 1)
-        if taken < WORTH_TAKING:
-            taken, best = 0, 0
-        free = range(self._used, len(self._rows))
-        idle = best if best in free else min(free, key=lambda place: self._rows[place].left_at)
-        self._swap(idle, self._used)
-        if taken and best not in free:
-            self._cache.copy(best, self._used, taken)
-        self._rows[self._used] = _Row(text, text.prompt[:taken])
-        self._used += 1
-        return True
-
-    def _begin_writing(self, text: _Text) -> None:
-        self._swap(self._place_of(text), self._writing)
-        self._writing += 1
-
-    def _leave(self, text: _Text) -> None:
-        """Take a text out of its row and close the gap; what lies there stays for one that begins alike."""
-        place = self._place_of(text)
-        if place < self._writing:
-            self._writing -= 1
-            self._swap(place, self._writing)
-            place = self._writing
-        self._used -= 1
-        self._swap(place, self._used)
-        self._rows[self._used].text = None
-        self._rows[self._used].left_at = time.monotonic()
-
-    def _swap(self, one: int, other: int) -> None:
-        if one != other:
-            rows = self._rows
-            self._cache.swap(one, other, max(len(rows[one].tokens), len(rows[other].tokens)))
-            rows[one], rows[other] = rows[other], rows[one]
-
-    def _place_of(self, text: _Text) -> int:
-        return next(place for place, row in enumerate(self._rows) if row.text is text)
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """How many tokens two lists begin with alike."""
-    alike, differ = 0, min(len(one), len(other)) + 1
-    while differ - alike > 1:
-        middle = (alike + differ) // 2
-        if one[alike:middle] == other[alike:middle]:
-            alike = middle
-        else:
-            differ = middle
-    return alike
