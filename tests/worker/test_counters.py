@@ -172,3 +172,22 @@ def test_a_model_that_makes_room_for_another_is_counted(settings, policy):
     finally:
         process.drain(0)
         process.join(20)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_stopped_and_what_fails_is_counted(settings, serve, endless, monkeypatch):
+    settings.WORKER_POLL_SECONDS, settings.WORKER_DEVICE, settings.GENERATION_ATTEMPTS = 0.1, "cpu", 1
+    project = factory.project(served_by=endless, max_new_tokens=1500)
+    slot, other = (factory.held_chat(project, factory.trainer(project)) for _ in range(2))
+    loop = serve(endless)
+    request = conversations.say(assignment=slot, user=slot.trainer, text="the word")
+    until(lambda: loop.told()["counters"]["tokens"] > 2)
+    assert loop.told()["in_flight"] == 1
+    conversations.stop(assignment=slot, user=slot.trainer)
+    assert over(request).state == "cancelled"
+    assert loop.told()["counters"]["texts"] == {"stopped": 1}
+    until(lambda: loop.told()["in_flight"] == 0)
+
+    monkeypatch.setattr("worker.engines.transformers.pick", lambda logits, samplings: 1 / 0)
+    assert over(conversations.say(assignment=other, user=other.trainer, text="the word")).state == "failed"
+    until(lambda: loop.told()["counters"]["failures"].get("request") == 1)
