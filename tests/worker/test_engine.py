@@ -48,10 +48,10 @@ def begin(engine, text="the word", sampling=GREEDY, **more):
     return key
 
 
-def follow(engine, *keys):
+def follow(engine, *keys, seconds=30):
     """The pieces of each text until all have their end."""
     pieces = {key: [] for key in keys}
-    until = time.monotonic() + 30
+    until = time.monotonic() + seconds
     while not all(of and of[-1].finish for of in pieces.values()):
         assert engine.alive()
         assert time.monotonic() < until
