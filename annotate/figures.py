@@ -231,7 +231,7 @@ def slots() -> dict[tuple[str, str, str], int]:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A policy as one worker has it. `counters` only grow while the worker lives; see worker/counters.py."""
+    """A policy as one worker has it. `counters` grow while the worker lives; see worker/counters.py."""
 
     policy_id: int
     policy: str

@@ -86,7 +86,7 @@ HEARTBEAT = "bothsides:worker:"
 def heartbeats() -> dict[str, dict]:
     """What each living worker last said, by its name (host:process): `{"policies", "jobs", "since", "at"}`.
 
-    `policies` is by id: `state`, `reason`, `in_flight` and `capacity` in texts, and `counters`, which only grow while
+    `policies` is by id: `state`, `reason`, `in_flight` and `capacity` in texts, and `counters`, which grow while
     the worker lives (worker/counters.py). `jobs` is how many exports and imports it runs; times are Unix seconds.
     Raises redis.RedisError where Redis does not answer.
     """

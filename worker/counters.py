@@ -13,7 +13,7 @@ NOW_SECONDS = 15
 
 
 class Counters:
-    """Counts that only grow. The policy's loop counts and the heartbeat reads, each in its own thread."""
+    """Counts that grow. The policy's loop counts and the heartbeat reads, each in its own thread."""
 
     def __init__(self):
         self._lock = threading.Lock()
