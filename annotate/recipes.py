@@ -50,7 +50,12 @@ class Reward(Options):
     batch_size: int = 8
     at_once: int = 1
     loss: Literal["kwise", "pairwise"] = "kwise"
-    heads: int = 4  # scalar heads on one body, whose spread says how sure they are
+    heads: int = 4  # scalar heads on one body, whose spread says how sure they are; pairwise has one
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.heads < 1:
+            raise Invalid(f"heads is {self.heads}; at least 1 is needed.")
 
 
 @dataclass(frozen=True, kw_only=True)

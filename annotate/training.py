@@ -12,7 +12,7 @@ Kind = TrainingRun.Kind
 
 LEARNS_FROM: dict[str, dict[str, tuple[str, ...]]] = {
     Kind.SFT: {"demonstrations": ("messages", "prompt_completion")},
-    Kind.REWARD: {"comparisons": ("ranked",)},
+    Kind.REWARD: {"comparisons": ("ranked",), "demonstrations": ("messages", "prompt_completion")},
     Kind.DPO: {"comparisons": ("ranked", "preference", "preference_implicit")},
     Kind.PPO: {"prompts": ("prompt_only",), "comparisons": ("prompt_only",)},
 }
@@ -72,6 +72,8 @@ def _check_exports(kind: str, exports: Sequence[Export]) -> None:
             raise Invalid(f"Export {export.pk} has no line in the split train, so that nothing can be learnt from it.")
         if export.project_id != exports[0].project_id:
             raise Invalid("All exports of one training are of one project: splits of another may leak into it.")
+    if kind == Kind.REWARD and not any(export.what == "comparisons" for export in exports):
+        raise Invalid("Demonstrations only say where 0 is; a reward model learns from comparisons as ranked.")
 
 
 def _check_reward(reward: TrainingRun | None) -> None:

@@ -35,6 +35,19 @@ def encoded(
         yield _tokens(tokenizer, parts)
 
 
+def answered(tokenizer: transformers.PreTrainedTokenizerBase, messages: list[dict], answer: str) -> list[int]:
+    """The token ids of an answer behind the messages before it, up to the end of its turn: white space that the
+    template puts behind that is left out, so that a policy which ends its turn has written exactly these.
+
+    Raises Invalid where the template does not render an answer behind its own opening.
+    """
+    opened = _rendered(tokenizer, messages, add_generation_prompt=True)
+    whole = _rendered(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    if not whole.startswith(opened):
+        raise Invalid("The model's chat template renders an answer otherwise than it opens one.")
+    return _tokens(tokenizer, [(opened, 0), (whole[len(opened) :].rstrip(), 1)])[0]
+
+
 def _tokens(tokenizer, parts: list[tuple[str, int]]) -> tuple[list[int], list[int]]:
     ids, marks = [], []
     for text, written in parts:

@@ -46,6 +46,16 @@ def load(
     return model, tokenizer
 
 
+def pad_apart(
+    model: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase, ends: set[int]
+) -> None:
+    """Pad with a token that no text ends with: the libraries find the end of a text as its last token that does not
+    pad, and many tokenizers pad with the end of a turn."""
+    wanted = [tokenizer.pad_token, *tokenizer.all_special_tokens, *tokenizer.get_vocab()]
+    tokenizer.pad_token = next(one for one in wanted if one and tokenizer.convert_tokens_to_ids(one) not in ends)
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
 def with_lora(model: transformers.PreTrainedModel, options: Options, task: str) -> torch.nn.Module:
     """The model with adapters that are trained in its place, where the options want them; `task` is peft's name."""
     if not options.lora_rank:

@@ -45,9 +45,12 @@ class Work:
             )
         training.measure(run=self.run, step=step, values=values)
 
-    def rows(self, split: str) -> Iterator[dict]:
-        """The lines of all exports that it learns from, of one split. See `examples.bring` for what is raised."""
-        for export in self.run.exports.order_by("pk"):
+    def rows(self, split: str, what: str | None = None) -> Iterator[dict]:
+        """The lines of all exports that it learns from, or of those of one kind, of one split.
+
+        See `examples.bring` for what is raised.
+        """
+        for export in self.run.exports.filter(**{"what": what} if what else {}).order_by("pk"):
             yield from examples.rows(examples.bring(export, self.folder / "exports"), split)
 
     def last_checkpoint(self) -> Path | None:
