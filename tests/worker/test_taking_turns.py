@@ -116,7 +116,7 @@ def test_of_three_of_which_two_fit_the_longest_unused_makes_room(begin):
 
 def test_two_that_are_busy_take_turns_and_both_are_done(begin):
     policies = served(2, "endless")
-    requests = [bulk(policy, 40, max_new_tokens=250) for policy in policies]
+    requests = [bulk(policy, 20, max_new_tokens=120) for policy in policies]
     process = begin(1.5)
 
     def left():
@@ -131,7 +131,7 @@ def test_two_that_are_busy_take_turns_and_both_are_done(begin):
 def test_people_do_not_wait_for_all_bulk_of_another_and_are_told_meanwhile(begin, settings):
     settings.WORKER_SWAP_SECONDS = 4
     busy, asked = served(2, "endless")
-    requests = bulk(busy, 60, max_new_tokens=400)
+    requests = bulk(busy, 30, max_new_tokens=200)
     process = begin(1.5)
     until(lambda: requests.filter(state=State.CLAIMED).exists())
     reply = say(chat(asked, max_new_tokens=20))
