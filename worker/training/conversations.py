@@ -48,6 +48,11 @@ def answered(tokenizer: transformers.PreTrainedTokenizerBase, messages: list[dic
     return _tokens(tokenizer, [(opened, 0), (whole[len(opened) :].rstrip(), 1)])[0]
 
 
+def opened(tokenizer: transformers.PreTrainedTokenizerBase, messages: list[dict]) -> list[int]:
+    """The token ids of what a policy is given to answer: the beginning of those that `answered` returns."""
+    return _tokens(tokenizer, [(_rendered(tokenizer, messages, add_generation_prompt=True), 0)])[0]
+
+
 def _tokens(tokenizer, parts: list[tuple[str, int]]) -> tuple[list[int], list[int]]:
     ids, marks = [], []
     for text, written in parts:

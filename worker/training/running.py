@@ -22,7 +22,11 @@ from annotate.errors import BothsidesError, Invalid
 from annotate.models import TrainingRun
 from worker.training.work import Progress, Work
 
-TRAINERS = {"sft": "worker.training.sft", "reward": "worker.training.reward"}
+TRAINERS = {
+    "sft": "worker.training.sft",
+    "reward": "worker.training.reward",
+    "dpo": "worker.training.dpo",
+}
 """By kind the module whose `train(work)` leaves a model in `work.made` and returns its metrics. By name, because
 importing one brings torch with it."""
 

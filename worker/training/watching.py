@@ -9,8 +9,15 @@ from worker.training.work import Work
 
 TRAINING = "Training"
 
-NAMES = {"grad_norm": "gradient_norm", "eval_loss": "validation_loss"}
-"""What transformers calls otherwise than we do."""
+NAMES = {
+    "grad_norm": "gradient_norm",
+    "eval_loss": "validation_loss",
+    "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin",
+    "eval_rewards/accuracies": "validation_accuracy",
+    "eval_rewards/margins": "validation_margin",
+}
+"""What transformers and TRL call otherwise than we do."""
 LEFT_OUT = {"epoch", "total_flos", "num_tokens"}
 
 

@@ -23,6 +23,7 @@ class Command(RefusingCommand):
     example = """
     manage.py train sft --export 12 --base SmolLM2-135M-Instruct --foreground
     manage.py train reward --export 13 12 --base demo-sft-1
+    manage.py train dpo --export 13 --base demo-sft-1
     manage.py train --go-on 4 --foreground
     """
 
