@@ -17,12 +17,15 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/event-stream")])
     if environ["PATH_INFO"] == "/short":
         return [b"short"]
-    return Stream()
+    return Stream(b"sign of life" * (100_000 if environ["PATH_INFO"] == "/large" else 1))
 
 class Stream:
+    def __init__(self, piece):
+        self.piece = piece
+
     def __iter__(self):
         while True:
-            yield b": sign of life\\n\\n"
+            yield self.piece
             time.sleep(0.05)
 
     def close(self):
@@ -31,10 +34,20 @@ class Stream:
 """
 
 
+# All but how long a client may be silent.
+IMPATIENT = """
+from annotate import web
+web.CLIENT_SECONDS = 1
+from annotate.web import *
+"""
+THREADS = 8
+
+
 @pytest.fixture
 def server(tmp_path):
-    """The configured server with an application of one endless stream; gives its port and where closing shows."""
+    """The configured server with an application of endless streams; gives its port and where closing shows."""
     (tmp_path / "stream.py").write_text(STREAM)
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,11 +55,11 @@ def server(tmp_path):
     environment = os.environ | {
         "PORT": str(port),
         "WEB_PROCESSES": "1",
-        "WEB_THREADS": "8",
+        "WEB_THREADS": str(THREADS),
         "CLOSED": str(closed),
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
     }
-    command = [sys.executable, "-m", "gunicorn", "--config", "python:annotate.web", "stream:application"]
+    command = [sys.executable, "-m", "gunicorn", "--config", "python:impatient", "stream:application"]
     with subprocess.Popen(command, env=environment, cwd=tmp_path) as process:
         try:
             yield port, closed
@@ -75,6 +88,31 @@ def test_a_page_beside_streams(server):
         _read_until(client, b"short")
     for stream in streams:
         stream.close()
+
+
+def test_clients_that_fall_silent_amid_their_question_keep_no_thread(server):
+    port, _ = server
+    _ask(port, "/short").close()
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 * THREADS)]
+    for one in silent:
+        one.sendall(b"GET /short HTTP/1.1\r\nHost: loc")
+    with _ask(port, "/short") as client:
+        _read_until(client, b"short")
+    for one in silent:
+        one.close()
+
+
+def test_clients_that_read_no_further_keep_no_thread(server):
+    port, closed = server
+    deaf = [_ask(port, "/large") for _ in range(THREADS)]
+    with _ask(port, "/short") as client:
+        _read_until(client, b"short")
+    deadline = time.monotonic() + 10
+    while not closed.exists() or len(closed.read_text().split()) < THREADS:
+        assert time.monotonic() < deadline, "the stream of a client that reads nothing was not closed"
+        time.sleep(0.01)
+    for one in deaf:
+        one.close()
 
 
 def _ask(port: int, path: str) -> socket.socket:
