@@ -119,6 +119,13 @@ class Memory:
         with self._lock:
             return self._models[name].last
 
+    def hurries(self, name: Hashable) -> bool:
+        """Whether a model makes room for one that people have waited for through the whole patience."""
+        with self._lock:
+            coming = self._next()
+            waited = self._clock() - coming.asked_since if coming and coming.asked == Asked.BY_PEOPLE else -1.0
+            return self._models[name].last and waited >= self._patience
+
     def allowance(self, name: Hashable) -> int:
         """Bytes that a model may take, rows included, whose turn it is to load."""
         with self._lock:

@@ -39,6 +39,10 @@ class Place:
         """Whether nothing more should be begun."""
         return self._memory.is_last(self._policy.pk)
 
+    def hurries(self) -> bool:
+        """Whether people have waited so long for another model that bulk should not be finished first."""
+        return self._memory.hurries(self._policy.pk)
+
     def load(self) -> Engine:
         """Load the model, whose turn it is; takes seconds to minutes. Raises LoadError."""
         engine = registry.load(

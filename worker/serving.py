@@ -73,6 +73,7 @@ class Serving:
         self._bell = threading.Event()
         self._bell.set()
         self._drain_until: float | None = None
+        self._put_off: set[int] = set()  # requests that were given back once because people waited for another model
         self._load_after = 0.0
         self._look_after = self._tell_after = self._database_after = self._redis_after = 0.0
         self._back_off = iter(())
@@ -261,6 +262,12 @@ class Serving:
         by_people = any(not job.bulk for job in self._jobs.values())
         asked = Asked.BY_PEOPLE if by_people else Asked.BULK if self._jobs else Asked.NOTHING
         last = self._place.turn(asked) is Turn.LAST
+        if last and self._place.hurries():
+            # Once: what was given back for people already is finished the next time, or it never would be.
+            begun = [job for job in self._jobs.values() if job.bulk and not job.closing]
+            again = [job for job in begun if job.request.pk not in self._put_off]
+            self._put_off |= {job.request.pk for job in again}
+            self._with_database(lambda: self._hand_back(again))
         if last and not self._jobs:
             self._put_down()
         else:
@@ -407,6 +414,7 @@ class Serving:
                     continue
                 stored = False
             del self._jobs[token]
+            self._put_off.discard(job.request.pk)
             # There is room for another.
             self._bell.set()
             if stored and close is generation.fail:
@@ -421,16 +429,22 @@ class Serving:
             self._publish(job, [*job.news(), job.event(TOLD_AS[state], reason=reason)])
 
     def _give_back(self) -> None:
+        self._database_after = 0.0
+        self._with_database(lambda: self._hand_back(list(self._jobs.values())))
         if self._engine:
             for job in self._jobs.values():
                 self._stop_sampling(job)
-        for job in self._jobs.values():
-            # The next attempt has the same number, as this one does not count.
-            self._publish(job, [job.event("reset", index=text.index) for text in job.texts])
-        held = {job.request.pk: token for token, job in self._jobs.items()}
-        self._database_after = 0.0
-        self._with_database(lambda: generation.release(held=held))
         self._jobs = {}
+
+    def _hand_back(self, jobs: list[Job]) -> None:
+        """Let jobs that are not over wait again; the attempt does not count."""
+        generation.release(held={job.request.pk: job.token for job in jobs})
+        for job in jobs:
+            if self._engine:
+                self._stop_sampling(job)
+            # The next attempt has the same number.
+            self._publish(job, [job.event("reset", index=text.index) for text in job.texts])
+            self._jobs.pop(job.token, None)
 
     def _publish(self, job: Job, events: list[dict]) -> None:
         """Best effort; where Redis hangs, not for every word of every job."""

@@ -152,6 +152,22 @@ def test_bulk_makes_room_for_people_once_it_has_had_its_time(memory, clock):
     assert memory.look("a", Asked.BULK) == Turn.LAST
 
 
+def test_one_hurries_once_people_have_waited_for_long(memory, clock):
+    load(memory, clock, "a", Asked.BULK)
+    clock.now += PATIENCE
+    memory.look("b", Asked.BY_PEOPLE)
+    assert memory.look("a", Asked.BULK) == Turn.LAST
+    assert not memory.hurries("a")
+    clock.now += PATIENCE
+    assert memory.hurries("a")
+    # It is bulk for which nobody hurries.
+    memory.look("b", Asked.NOTHING)
+    memory.look("b", Asked.BULK)
+    clock.now += 10 * PATIENCE
+    assert memory.look("a", Asked.BULK) == Turn.LAST
+    assert not memory.hurries("a")
+
+
 def test_one_that_loads_slowly_keeps_its_place_for_longer(memory, clock):
     load(memory, clock, "a", Asked.BULK, seconds=30)
     memory.look("b", Asked.BY_PEOPLE)

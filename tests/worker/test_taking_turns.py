@@ -143,6 +143,24 @@ def test_people_do_not_wait_for_all_bulk_of_another_and_are_told_meanwhile(begin
     assert loadings(process) <= 5
 
 
+def test_bulk_that_takes_long_is_given_back_once_where_people_wait(begin):
+    busy, asked = served(2, "endless")
+    # Far longer than a second of patience.
+    requests = bulk(busy, 8, max_new_tokens=1500)
+    process = begin(1.5)
+    until(lambda: requests.filter(state=State.CLAIMED).exists())
+    reply = over(say(chat(asked, max_new_tokens=20)), 60)
+    assert reply.state == State.DONE
+    assert not requests.filter(state=State.DONE).exists()
+    # It costs no attempt, and what was put off once is finished although people wait again.
+    until(lambda: requests.filter(state=State.CLAIMED).exists(), 60)
+    again = say(chat(asked, max_new_tokens=20))
+    until(lambda: requests.filter(state=State.DONE).exists(), 150)
+    assert over(again, 60).state == State.DONE
+    assert {*requests.values_list("attempt", flat=True)} <= {0, 1}
+    assert loadings(process) <= 6
+
+
 def test_one_that_cannot_be_loaded_keeps_no_other_from_being_served(begin, tiny_models):
     good = factory.policy(location="tiny")
     broken = factory.policy(location="broken")
