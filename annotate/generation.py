@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -217,6 +218,29 @@ def renew(*, held: dict[int, uuid.UUID]) -> Renewal:
     return Renewal(lost=set(held) - set(ours), cancelled={pk for pk, stop in ours.items() if stop})
 
 
+IDLE_AT_MOST = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+IDLE_AS_BEFORE = "SET LOCAL idle_in_transaction_session_timeout TO DEFAULT"
+
+
+def _letting_go(act):
+    """In one transaction, in which PostgreSQL waits for a silent process no longer than its lease.
+
+    Else a worker that hangs in the middle would keep its locks: those who talk wait for them, and the sweep passes over
+    what is locked.
+    """
+
+    @wraps(act)
+    def acted(**what):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(IDLE_AT_MOST, [f"{settings.SAMPLING_LEASE_SECONDS}s"])
+            done = act(**what)
+            # What it is part of may take its time.
+            cursor.execute(IDLE_AS_BEFORE)
+            return done
+
+    return acted
+
+
 def _close(request_id: int, token: uuid.UUID, state: str, **changes) -> GenerationRequest | None:
     """Claimed → `state` under the token; None where the job is no longer the caller's."""
     ended = None if state == State.WAITING else timezone.now()
@@ -272,7 +296,7 @@ def _place_reply(request: GenerationRequest, completion: Completion) -> None:
     )
 
 
-@transaction.atomic
+@_letting_go
 def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
     """Store all texts of a job. False, and nothing changed, where it is no longer the caller's.
 
@@ -299,7 +323,7 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
     return True
 
 
-@transaction.atomic
+@_letting_go
 def close_cancelled(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
     """Close a job that a person stopped, with what was written so far (`[]`: nothing). False if not the caller's."""
     if sampled:
@@ -315,7 +339,7 @@ def close_cancelled(*, request_id: int, token: uuid.UUID, sampled: list[Sampled]
     return True
 
 
-@transaction.atomic
+@_letting_go
 def fail(*, request_id: int, token: uuid.UUID, reason: str, again: bool) -> bool:
     """A job did not work. With `again` it waits once more until its attempts are used up. False if not the caller's."""
     request = GenerationRequest.objects.get(pk=request_id)
@@ -332,7 +356,7 @@ def fail(*, request_id: int, token: uuid.UUID, reason: str, again: bool) -> bool
     return True
 
 
-@transaction.atomic
+@_letting_go
 def refuse(*, request_id: int, token: uuid.UUID, reason: str) -> bool:
     """The context does not fit the model. A chat's last message goes back to the box. False if not the caller's."""
     _lock_conversation(request_id)
@@ -353,7 +377,7 @@ def refuse(*, request_id: int, token: uuid.UUID, reason: str) -> bool:
     return True
 
 
-@transaction.atomic
+@_letting_go
 def release(*, held: dict[int, uuid.UUID]) -> None:
     """Give jobs back unfinished, as a worker does that ends. It does not count as an attempt."""
     for request_id, token in held.items():

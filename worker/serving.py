@@ -15,7 +15,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, InternalError, OperationalError, close_old_connections
 
 from annotate import generation, streams
 from annotate.models import GenerationRequest, Policy
@@ -38,6 +38,8 @@ LOAD_AGAIN_AT_BELL_SECONDS = 10
 """The same with a bell; the sweep rings for as long as something waits."""
 LARGEST_REQUEST = 16
 """Texts that a worker takes when it is idle and nothing fits its capacity: no request is too large for ever."""
+AWAY = (OperationalError, InterfaceError, InternalError)
+"""The database is away, or let go of this process in the middle of a transaction because it hung."""
 BACK_OFF_SECONDS = (0.5, 1, 2, 5)
 SLOW_REDIS_SECONDS = 0.5
 
@@ -329,7 +331,7 @@ class Serving:
         try:
             act()
             self._back_off = iter(BACK_OFF_SECONDS)
-        except (OperationalError, InterfaceError) as error:
+        except AWAY as error:
             pause = next(self._back_off, BACK_OFF_SECONDS[-1])
             logger.warning("The database is away (%s); again in %s s", " ".join(str(error).split()), pause)
             self._database_after = time.monotonic() + pause
@@ -403,7 +405,7 @@ class Serving:
             close, details = job.closing
             try:
                 stored = close(request_id=job.request.pk, token=token, **details)
-            except (OperationalError, InterfaceError):
+            except AWAY:
                 raise
             # Else one result that cannot be stored would keep those of all others waiting.
             except Exception as error:

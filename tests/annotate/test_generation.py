@@ -4,6 +4,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from annotate import conversations, generation
@@ -222,3 +223,24 @@ def test_alternatives_of_a_closed_iteration_open_nothing(project):
     factory.answer(comparison.requests.get())
     comparison.refresh_from_db()
     assert (comparison.state, comparison.assignments.count()) == (Comparison.State.FAILED, 0)
+
+
+def test_a_worker_that_hangs_amid_storing_keeps_its_locks_no_longer_than_its_lease(slot, settings, monkeypatch):
+    settings.SAMPLING_LEASE_SECONDS = 7
+    store, seen = generation._store, []
+
+    def idle_at_most() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW idle_in_transaction_session_timeout")
+            return cursor.fetchone()[0]
+
+    def stored(*what):
+        seen.append(idle_at_most())
+        return store(*what)
+
+    monkeypatch.setattr(generation, "_store", stored)
+    before = idle_at_most()
+    factory.answer(conversations.say(assignment=slot, user=slot.trainer, text="Hello"))
+    assert seen == ["7s"]
+    # What this is a part of may take its time.
+    assert idle_at_most() == before

@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 KEY = "sk-odd-4711-secret"
 MODEL = "odd"
@@ -174,3 +177,20 @@ def slowly(words: int = 400, pause: float = 0.02) -> Script:
         answer.end()
 
     return script
+
+
+RUN = """
+import sys, time
+from tests.worker.odd_servers import OddServer, slowly
+server = OddServer(int(sys.argv[1]))
+server.always = slowly(100, 0.02)
+print(server.port, flush=True)
+time.sleep(600)
+"""
+
+
+def process(port: int = 0) -> tuple[subprocess.Popen, int]:
+    """A server in a process of its own, which can be killed, and its port; it writes a hundred words slowly."""
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen([sys.executable, "-c", RUN, str(port)], stdout=subprocess.PIPE, cwd=root, text=True)
+    return child, int(child.stdout.readline())

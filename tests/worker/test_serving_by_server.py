@@ -3,11 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from django.core import serializers
@@ -201,25 +198,8 @@ def test_a_server_that_cannot_be_used_is_told_on_the_page(serve, server, client,
         worker.join(20)
 
 
-RUN = """
-import sys, time
-from tests.worker.odd_servers import OddServer, slowly
-server = OddServer(int(sys.argv[1]))
-server.always = slowly(100, 0.02)
-print(server.port, flush=True)
-time.sleep(600)
-"""
-
-
-def start(port=0):
-    """A server in a process of its own, which can be killed."""
-    root = Path(__file__).resolve().parents[2]
-    child = subprocess.Popen([sys.executable, "-c", RUN, str(port)], stdout=subprocess.PIPE, cwd=root, text=True)
-    return child, int(child.stdout.readline())
-
-
 def test_a_server_that_is_killed_in_the_middle_leaves_every_request_one_end(serve, settings):
-    child, port = start()
+    child, port = odd_servers.process()
     try:
         policy = served_by(f"http://127.0.0.1:{port}/v1")
         slots = [chat(policy) for _ in range(4)]
@@ -239,7 +219,7 @@ def test_a_server_that_is_killed_in_the_middle_leaves_every_request_one_end(serv
         # One that was claimed again before the last of the four had broken off was tried twice.
         assert {one.attempt for one in requests} <= {1, 2}
         assert (late.state, late.attempt) == (State.WAITING, 0)
-        child, _ = start(port)
+        child, _ = odd_servers.process(port)
         assert [over(request).state for request in [*requests, late]] == [State.DONE] * 5
         for request in requests:
             text = request.completions.get().text

@@ -1,18 +1,14 @@
 """A real Celery worker: killed, flushed, ended, woken."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import redis
 from django.conf import settings
-from django.db import connection
 from django.db.models import Count
 
-from annotate import bell, conversations, embedded, processes, streams, sweep
+from annotate import bell, conversations, embedded, streams, sweep
 from annotate.models import Comparison, Completion, GenerationRequest
 from tests import factory
 from tests.worker.watching import OVER, events, over, until
@@ -20,46 +16,6 @@ from tests.worker.watching import OVER, events, over, until
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 State = GenerationRequest.State
-
-
-@pytest.fixture
-def launch(tiny_models, tmp_path):
-    """Starts a worker on this test's database; what is still running ends with the test."""
-    running = []
-
-    def start(**environment):
-        parts = connection.settings_dict
-        host = parts["OPTIONS"].get("host") or parts["HOST"]
-        address = f"postgresql://{parts['USER']}@/{parts['NAME']}?host={host.replace('/', '%2F')}"
-        quick = {
-            "DATABASE_URL": address,
-            "REDIS_URL": settings.REDIS_URL,
-            "WORKER_POLL_SECONDS": "0.2",
-            "WORKER_HEARTBEAT_SECONDS": "0.5",
-            "WORKER_DEVICE": "cpu",
-            "SAMPLING_LEASE_SECONDS": "2",
-        }
-        log = (tmp_path / f"worker-{len(running)}.log").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, *processes.WORKER],
-            env=os.environ | quick | environment,
-            cwd=settings.BASE_DIR,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def endless(tiny_models):
-    return factory.policy(location="endless")
 
 
 def bulk(policy, count, **fields):
