@@ -8,7 +8,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
@@ -279,13 +279,15 @@ def reading(readers: list[Reader], act) -> list[float]:
     return [one for reader in readers for one in reader.all()]
 
 
-def watch_all(watchers: list[Watcher], message: str = "Tell me a long story.", apart: float = 0.02) -> None:
-    """All send their message, one shortly after another, and watch to the end."""
+def watch_all(
+    watchers: list[Watcher], messages: Sequence[str] = ("Tell me a long story.",), apart: float = 0.1
+) -> None:
+    """All send their message, each so many seconds after the one before, and watch to the end."""
 
     async def all_of_them() -> None:
         async def later(number: int, watcher: Watcher) -> None:
             await asyncio.sleep(number * apart)
-            await watcher.watch(message)
+            await watcher.watch(messages[number % len(messages)])
 
         await asyncio.gather(*(later(number, watcher) for number, watcher in enumerate(watchers)))
 

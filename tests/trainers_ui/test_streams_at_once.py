@@ -34,7 +34,7 @@ def test_fifty_streams_lose_and_repeat_no_character_and_leave_the_pages_quick(ru
     port = int(running.url.rpartition(":")[2])
     watchers = [crowd.Watcher(port, slot, session) for slot, session in prepared["watchers"]]
     readers = [crowd.Reader(port, paths, session) for paths, session in prepared["readers"]]
-    times = crowd.reading(readers, lambda: crowd.watch_all(watchers, apart=0.1))
+    times = crowd.reading(readers, lambda: crowd.watch_all(watchers))
     stored = crowd.stored(running)
     assert [one.slot for one in watchers if not one.right(stored[one.slot])] == []
     # What is seen comes in pieces, also by those who had no place for a while.
