@@ -35,7 +35,8 @@ def test_whatever_a_worker_was_doing_when_it_was_killed_another_one_ends_it_once
     ends.check_ranked(comparison)
     assert request.attempt == (1 if stored else 2)
     until(lambda: ends.health() == (200, []))
-    until(lambda: "Replies are not available" not in ends.page(slot.trainer, "work", slot.pk))
+    ends.wait_for(endless)
+    assert "Replies are not available" not in ends.page(slot.trainer, "work", slot.pk)
 
 
 def while_it_is_away(slot, request, *, stored):
