@@ -3,6 +3,8 @@
 Strangers get NotFound, so that they cannot tell what exists. Nothing reaches a page or the API but through here.
 """
 
+from collections.abc import Iterable
+
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.crypto import constant_time_compare
@@ -136,7 +138,8 @@ def assignment_for(user: User, assignment_id: int) -> Assignment:
 def conversation_for(user: User, conversation_id: int) -> Conversation:
     """A conversation that the person held, or that a reviewer, admin or engineer of its project reads.
 
-    Authors also read what a reviewer made of their piece. Raises NotFound.
+    Authors also read what a reviewer made of their piece. Raises NotFound, and Forbidden to those who read the work of
+    others while they are ranking a reply of it themselves: it would tell them which answer is the original.
     """
     conversation = (
         Conversation.objects.filter(
@@ -147,11 +150,15 @@ def conversation_for(user: User, conversation_id: int) -> Conversation:
     )
     if conversation is None or not (is_author(user, conversation) or has_role(user, *READS_ALL)):
         raise NotFound("There is no such conversation here.")
+    # An author alone is told of no policy.
+    if has_role(user, *READS_ALL):
+        _not_while_ranking(user, Comparison.objects.filter(message__conversation=conversation))
     return conversation
 
 
 def conversations_read_by(user: User, project: Project) -> QuerySet[Conversation]:
-    """The conversations of a project that the person may read, as `conversation_for` says of each."""
+    """The conversations of a project that the person may read, and those that `conversation_for` keeps back for now:
+    what lists show of one tells nothing of its replies."""
     found = Conversation.objects.filter(project=project)
     if has_role(user, *READS_ALL):
         return found
@@ -178,7 +185,7 @@ def comparison_for(user: User, comparison_id: int) -> Comparison:
     )
     if comparison is None or not has_role(user, *READS_ALL):
         raise NotFound("There is no such comparison here.")
-    _not_while_ranking(user, comparison.pk)
+    _not_while_ranking(user, [comparison])
     return comparison
 
 
@@ -188,9 +195,9 @@ def comparisons_read_by(user: User, project: Project) -> QuerySet[Comparison]:
     return project.comparisons.filter(~Exists(at_work))
 
 
-def _not_while_ranking(user: User, comparison_id: int) -> None:
+def _not_while_ranking(user: User, compared: Iterable[Comparison]) -> None:
     """Nobody sees another's answer, or where the candidates are from, before their own is in."""
-    if Assignment.objects.filter(comparison=comparison_id, trainer=user, state__in=AT_WORK).exists():
+    if Assignment.objects.filter(comparison__in=compared, trainer=user, state__in=AT_WORK).exists():
         raise Forbidden("You hold a ranking of this comparison. Submit or skip it first.")
 
 
@@ -206,5 +213,5 @@ def ranking_for(user: User, ranking_id: int) -> Ranking:
     if ranking is None or (ranking.trainer_id != user.pk and not has_role(user, *READS_ALL)):
         raise NotFound("There is no such ranking here.")
     if ranking.trainer_id != user.pk:
-        _not_while_ranking(user, ranking.comparison_id)
+        _not_while_ranking(user, [ranking.comparison])
     return ranking

@@ -180,7 +180,7 @@ class ConversationList(APIView):
 class ConversationView(APIView):
     """One conversation."""
 
-    @extend_schema(responses={200: ConversationDetail, 404: Refusal}, tags=["conversations"])
+    @extend_schema(responses={200: ConversationDetail, 403: Refusal, 404: Refusal}, tags=["conversations"])
     def get(self, request: Request, conversation_id: int) -> Response:
         """Read one conversation with its messages, where each came from, and what reviewers said."""
         return Response(detail(access.conversation_for(request.user, conversation_id), request.user))

@@ -1,10 +1,11 @@
 """The one door: owners and readers of a project get in, strangers learn nothing."""
 
 import pytest
+from django.utils import timezone
 
 from annotate import access, assignments, people, rankings
 from annotate.errors import Forbidden, NotFound
-from annotate.models import Membership, Role, User
+from annotate.models import Assignment, Membership, Role, User
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -112,3 +113,17 @@ def test_one_who_ranks_a_comparison_does_not_read_it_before(project, slot):
         access.comparison_for(reader, slot.comparison_id)
     rankings.submit(assignment=slot, user=slot.trainer, tiers=[[pk] for pk in slot.shown_order])
     assert access.comparison_for(reader, slot.comparison_id) == slot.comparison
+
+
+@pytest.mark.parametrize("ran_out", [False, True])
+def test_one_who_ranks_a_reply_does_not_read_its_conversation_before(project, slot, ran_out):
+    conversation = slot.comparison.message.conversation
+    if ran_out:
+        Assignment.objects.filter(pk=slot.pk).update(lease_until=timezone.now())
+        assert assignments.expire() == 1
+    people.give_role(user=slot.trainer, role=Role.REVIEWER)
+    reader = User.objects.get(pk=slot.trainer.pk)
+    with pytest.raises(Forbidden, match="hold a ranking"):
+        access.conversation_for(reader, conversation.pk)
+    assert access.conversation_for(conversation.trainer, conversation.pk) == conversation
+    assert access.conversation_for(factory.person(project, role=Role.REVIEWER), conversation.pk) == conversation

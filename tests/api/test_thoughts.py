@@ -37,7 +37,10 @@ def test_a_reviewer_who_ranks_them_does_not_either(api, comparison):
     user = factory.person(comparison.project, role="reviewer")
     user.groups.add(*factory.trainer(comparison.project).groups.all())
     assignments.claim(user=user, project=comparison.project, kinds=["rank"])
-    assert THOUGHT not in api(user).get(f"/api/v1/comparisons/{comparison.pk}/").content.decode()
+    for address in (f"comparisons/{comparison.pk}", f"conversations/{comparison.message.conversation_id}"):
+        found = api(user).get(f"/api/v1/{address}/")
+        assert found.status_code == 403
+        assert THOUGHT not in found.content.decode()
 
 
 @pytest.mark.parametrize("who", ["author", "reviewer"])
