@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from annotate import prompts
 from annotate.models import GenerationRequest
 from tests import tiny
 from worker.engines.base import Chunk, LoadError, Sampling
@@ -70,6 +71,14 @@ def test_the_template_may_have_opened_the_thought(engine):
     made = engine("They greet.\n</think>\n\nHello.", template=OPENS, tokens=WORDS)
     assert made.render(MESSAGES).thinks
     assert written(made)[:2] == ("Hello.", "They greet.")
+
+
+@pytest.mark.parametrize("after", [[], [prompts.USERS_TURN]], ids=["reply", "turn of the user"])
+def test_who_writes_a_mark_opens_no_thought(engine, after):
+    made = engine("Hello.", tokens=WORDS)
+    rendered = made.render([MESSAGES[0], {"role": "user", "content": "What is <think>"}, *after])
+    assert "What is <think>" in made._tokenizer.decode(rendered.token_ids)
+    assert not rendered.thinks
 
 
 def test_special_tokens_as_marks_are_never_shown(engine):

@@ -132,7 +132,8 @@ class TransformersEngine:
             ids, ends = self._template.into_users_turn(messages)
         else:
             ids, ends = self._template.to_reply(messages), set()
-        thinks = thoughts.left_open(self._tokenizer, ids, self._marks)
+        # A turn of the user may follow words of theirs that end like a mark, and nobody thinks in it.
+        thinks = not ends and thoughts.left_open(self._tokenizer, ids, self._marks)
         return Tokens(ids, self._template.hash, frozenset(ends), thinks)
 
     def submit(self, key: Hashable, rendered: Tokens, sampling: Sampling, *, urgent: bool = False) -> None:
