@@ -4,6 +4,7 @@ Every function reads one variable, remembers it for the documentation and return
 A value that cannot be used raises BadSetting, whose message names the variable and never shows a secret.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def integer(name: str, default: int, meaning: str, *, least: int = 0, most: int 
 
 def number(name: str, default: float, meaning: str, *, least: float = 0, most: float | None = None) -> float:
     """A number, decimals allowed, within [least, most]. Raises BadSetting otherwise."""
-    return _numeric(name, default, meaning, float, "a number", least, most)
+    return _numeric(name, default, meaning, _finite, "a number", least, most)
 
 
 def flag(name: str, default: bool, meaning: str) -> bool:
@@ -122,14 +123,20 @@ def _read(name: str, default: str, meaning: str) -> str:
     return os.environ.get(name, "").strip() or default
 
 
+def _finite(raw: str) -> float:
+    # "nan" and "inf" are floats to Python.
+    if not math.isfinite(value := float(raw)):
+        raise ValueError(raw)
+    return value
+
+
 def _numeric(name: str, default, meaning: str, convert: Callable, kind: str, least, most):
     raw = _read(name, str(default), meaning)
     try:
         value = convert(raw)
     except ValueError:
         raise BadSetting(f"{name} must be {kind}, not {raw!r}") from None
-    # "nan" is a float to Python and is neither below nor above anything.
-    if not value >= least or (most is not None and not value <= most):
+    if value < least or (most is not None and value > most):
         limits = f"at least {least}" if most is None else f"between {least} and {most}"
         raise BadSetting(f"{name} must be {limits}, not {raw}")
     return value

@@ -79,6 +79,13 @@ def test_number_that_cannot_be_used_is_refused(monkeypatch, value):
         env.number("SHARE", 0.5, "How much.", most=1)
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+def test_a_number_without_end_is_none(monkeypatch, value):
+    monkeypatch.setenv("MEMORY", value)
+    with pytest.raises(env.BadSetting, match=r"^MEMORY must be a number, not "):
+        env.number("MEMORY", 0, "How much.")
+
+
 @pytest.mark.parametrize(("value", "expected"), [("1", True), ("YES", True), ("off", False), ("false", False)])
 def test_flag(monkeypatch, value, expected):
     monkeypatch.setenv("LOUD", value)
