@@ -240,7 +240,7 @@ def settle(comparison_id: int) -> None:
 
 
 def _accept(comparison: Comparison, wanted: dict[int, int]) -> list[Completion]:
-    """The distinct texts so far, of each policy as many as are wanted; what is empty or a duplicate is marked so.
+    """The distinct whole texts so far, of each policy as many as are wanted; what is none is marked with the reason.
 
     Of two policies that say the same the one that was asked first has said it, and which one that is was drawn.
     """
@@ -250,14 +250,25 @@ def _accept(comparison: Comparison, wanted: dict[int, int]) -> list[Completion]:
     drawn = Completion.objects.filter(request__comparison=comparison, rejected="").select_related("request")
     for completion in drawn.order_by("request", "index"):
         text, policy = completion.text.strip(), completion.request.policy_id
-        if not text or text in seen:
-            completion.rejected = "duplicate" if text else "empty"
+        if wrong := _no_candidate(completion, seen):
+            completion.rejected = wrong
             completion.save(update_fields=["rejected"])
         elif left[policy] > 0:
             left[policy] -= 1
             seen.add(text)
             accepted.append(completion)
     return accepted
+
+
+def _no_candidate(completion: Completion, seen: set[str]) -> str:
+    """Why a text is no candidate beside those that were `seen`; empty where it is one."""
+    # Half a text is no more to be ranked than the reply of a chat that was stopped.
+    if completion.finish_reason == Completion.FinishReason.STOPPED:
+        return "stopped"
+    text = completion.text.strip()
+    if not text:
+        return "empty"
+    return "duplicate" if text in seen else ""
 
 
 def _what_happened(comparison: Comparison, wanted: dict[int, int], given: Counter[int]) -> str:

@@ -21,6 +21,7 @@ from annotate.models import Assignment, Comparison, Completion, Conversation, Ge
 
 State = GenerationRequest.State
 Purpose = GenerationRequest.Purpose
+FinishReason = Completion.FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +307,10 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
     if not any(one.text.strip() for one in sampled):
         request = GenerationRequest.objects.get(pk=request_id)
         if request.purpose != Purpose.ALTERNATIVES:
-            if all(one.reasoning and one.finish_reason == Completion.FinishReason.LENGTH for one in sampled):
+            # Texts that ended without a token are not among them.
+            if sampled and all(
+                one.reasoning and one.finish_reason == Completion.FinishReason.LENGTH for one in sampled
+            ):
                 reason, again = THOUGHT_TO_THE_END.format(sampled[0].completion_tokens), False
             else:
                 reason, again = "The model ended before its first word.", True

@@ -129,11 +129,12 @@ def test_it_fails_after_its_attempts(slot, settings):
     assert generation.last_failure(slot.conversation) == request
 
 
-def test_an_empty_reply_is_tried_again(slot):
+@pytest.mark.parametrize("texts", [["  \n"], []], ids=["blank", "without a token"])
+def test_an_empty_reply_is_tried_again(slot, texts):
     request = say(slot)
     (claimed,) = take(request)
     assert generation.complete(
-        request_id=request.pk, token=claimed.claim_token, sampled=factory.sampled("  \n"), template_hash=""
+        request_id=request.pk, token=claimed.claim_token, sampled=factory.sampled(*texts), template_hash=""
     )
     request.refresh_from_db()
     assert request.state == State.WAITING

@@ -118,6 +118,24 @@ def test_a_policy_that_fails_or_cannot_does_not_block_the_others():
     assert comparison.requests.filter(policy=theirs).count() == 2
 
 
+def test_half_a_text_is_no_candidate():
+    project = factory.shared_project(1, 1)
+    ours, theirs = policies_of(project)
+    comparison = sampling(project)
+    request = factory.claimed(asked(comparison, theirs))
+    generation.stop(request=request)
+    half, whole = *factory.sampled("Half a", finish_reason="stopped"), factory.sampled("", "Whole.")[1]
+    assert generation.close_cancelled(
+        request_id=request.pk, token=request.claim_token, sampled=[half, whole], template_hash=""
+    )
+    factory.answer(asked(comparison, ours), "One")
+    assert request.completions.get(text="Half a").rejected == "stopped"
+    assert asked(comparison, theirs).n == 1
+    factory.answer(asked(comparison, theirs), "Half a")
+    assert state_of(comparison) == State.OPEN
+    assert by_policy(comparison) == {ours.pk: 2, theirs.pk: 2}
+
+
 def test_a_policy_that_is_switched_off_is_not_asked_again():
     project = factory.shared_project(1, 1)
     ours, theirs = policies_of(project)
