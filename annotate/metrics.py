@@ -195,7 +195,7 @@ def _histogram(held: list[tuple[list[str], Held]], start: str, name: str, meanin
     for labels, one in held:
         for purpose, kept in one.counters.get("first_tokens", {}).items():
             # A worker of another version may count in other buckets.
-            if len(kept[start]["buckets"]) != len(ends):
+            if len(kept.get(start, {}).get("buckets", ())) != len(ends):
                 continue
             below, buckets = 0, []
             for end, count in zip(ends, kept[start]["buckets"], strict=True):

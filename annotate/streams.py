@@ -88,15 +88,26 @@ def heartbeats() -> dict[str, dict]:
 
     `policies` is by id: `state`, `reason`, `in_flight` and `capacity` in texts, and `counters`, which grow while
     the worker lives (worker/counters.py). `jobs` is how many exports and imports it runs; times are Unix seconds.
-    Raises redis.RedisError where Redis does not answer.
+    What is none is left out: one stray key must not take pages and metrics away. Raises redis.RedisError where Redis
+    does not answer.
     """
     keys = list(client().scan_iter(match=f"{HEARTBEAT}*", count=100))
     values = client().mget(keys) if keys else []
-    return {
-        key.removeprefix(HEARTBEAT): json.loads(value)
-        for key, value in zip(keys, values, strict=True)
-        if value is not None
-    }
+    told = {key.removeprefix(HEARTBEAT): _heartbeat(value) for key, value in zip(keys, values, strict=True) if value}
+    return {name: beat for name, beat in told.items() if beat is not None}
+
+
+def _heartbeat(value: str) -> dict | None:
+    try:
+        said = json.loads(value)
+        held = [(int(policy_id), one["state"], one.get("counters", {})) for policy_id, one in said["policies"].items()]
+        right = all(isinstance(state, str) and isinstance(counters, dict) for _, state, counters in held)
+        right = right and all(isinstance(said.get(name, 0), int | float) for name in ("jobs", "since", "at"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        right = False
+    if not right:
+        logger.warning("This is no worker's sign of life: %.200s", value)
+    return said if right else None
 
 
 TICK = "bothsides:beat:"

@@ -164,8 +164,9 @@ def test_a_worker_of_another_version_spoils_nothing(client):
         },
     )
     streams.client().set(f"{streams.HEARTBEAT}old:1", json.dumps({"policies": {"7": {"state": "ready"}}, "at": 0}))
+    beat(7, "new:1", counters={"first_tokens": {"reply": {}, "suggestion": {"claim": {}}}})
     found = scrape(client)
-    assert found["bothsides_workers"] == {(): 2}
+    assert found["bothsides_workers"] == {(): 3}
     assert "bothsides_claim_to_first_token_seconds_bucket" not in found
     assert found["bothsides_tokens_total"][("old:1", "7")] == 0
 

@@ -13,6 +13,7 @@ from tests.site import environment, free_port, wait_until, web_server
 
 HERE = socket.gethostname()
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (as in a container)
+NOTHING_HELD = '{"policies": {}}'
 
 
 def probed(*arguments: str, **variables: str) -> tuple[int, str]:
@@ -26,9 +27,9 @@ def probed(*arguments: str, **variables: str) -> tuple[int, str]:
 
 def test_a_worker_of_this_machine():
     assert "no worker of" in probe.silence("worker")
-    streams.client().set(f"{streams.HEARTBEAT}{HERE}-2:7", "{}")
+    streams.client().set(f"{streams.HEARTBEAT}{HERE}-2:7", NOTHING_HELD)
     assert "no worker of" in probe.silence("worker"), "that is another machine's"
-    streams.client().set(f"{streams.HEARTBEAT}{HERE}:7", "{}")
+    streams.client().set(f"{streams.HEARTBEAT}{HERE}:7", NOTHING_HELD)
     assert probe.silence("worker") == ""
 
 

@@ -58,3 +58,27 @@ def test_the_state_of_a_policy_is_the_best_that_a_worker_reports():
     beat("three", {"1": {"state": "ready"}, "2": {"state": "loading"}})
     assert streams.policy_state(1) == ("ready", "")
     assert streams.policy_state(2) == ("loading", "")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "{not json",
+        "[]",
+        "null",
+        "{}",
+        '{"policies": []}',
+        '{"policies": {"1": {}}}',
+        '{"policies": {"1": []}}',
+        '{"policies": {"one": {"state": "ready"}}}',
+        '{"policies": {"1": {"state": "ready", "counters": []}}}',
+        '{"policies": {}, "since": null}',
+        '{"policies": {}, "at": "noon"}',
+    ],
+)
+def test_what_is_no_sign_of_life_is_left_out(value):
+    beat("right", {"1": {"state": "ready"}})
+    streams.client().set(f"{streams.HEARTBEAT}wrong", value)
+    assert list(streams.heartbeats()) == ["right"]
+    assert streams.policy_state(1) == ("ready", "")
