@@ -1,7 +1,11 @@
 """Loading a model on the device, in the precision and with the attention that the settings name."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+import transformers
 
 from tests import tiny
 from tests.worker.test_engine import begin, follow, load, text_of
@@ -26,6 +30,23 @@ def test_eager_attention_writes_what_sdpa_writes(tiny_models):
         written.append([text_of(pieces) for pieces in follow(engine, *keys)])
         engine.close()
     assert written[0] == written[1]
+
+
+def test_models_are_made_one_at_a_time_and_leave_the_precision_of_others_alone(tiny_models, monkeypatch):
+    make, default = transformers.LlamaForCausalLM.__init__, torch.get_default_dtype()
+
+    def slowly(model, *arguments, **more):
+        make(model, *arguments, **more)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "__init__", slowly)
+    with ThreadPoolExecutor(3) as threads:
+        loads = []
+        for _ in range(3):
+            loads.append(threads.submit(loading.load, str(tiny_models / "endless"), device="cpu", dtype="bfloat16"))
+            time.sleep(0.05)
+        assert {one.result()[0].dtype for one in loads} == {torch.bfloat16}
+    assert torch.get_default_dtype() == default
 
 
 def test_by_itself_it_attends_by_sdpa(tiny_models):

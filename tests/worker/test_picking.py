@@ -77,6 +77,17 @@ def test_each_row_has_its_own_settings():
     assert set(nucleus) == {2}
 
 
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.99), Sampling(top_k=2000)])
+def test_a_model_that_is_loaded_meanwhile_makes_no_draw_coarser(sampling):
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        drawn = pick(torch.zeros(2000, 2000), [sampling] * 2000)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    # Of 2,000 draws among as many about 1,260 are different ones.
+    assert len(set(drawn.tolist())) > 1000
+
+
 def test_a_nucleus_that_is_not_met_by_drawing_is_sorted(monkeypatch):
     monkeypatch.setattr(picking, "TRIES", 1)
     torch.manual_seed(0)

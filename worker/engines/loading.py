@@ -1,6 +1,7 @@
 """A Hugging Face model and its tokenizer from a folder or the hub, or a sentence that says what is wrong."""
 
 import logging
+import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -20,6 +21,9 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 ATTENTIONS = ("sdpa", "eager")
 """Implementations that honour a mask of ours. Those of flash attention take none, and find the texts in another way."""
 BITS = {"int8": 8, "int4": 4}
+_one_at_a_time = threading.Lock()
+"""While transformers makes a model, torch's default precision is that model's, for all threads. Of two that are made at
+once one would be made in the other's, and the default could stay changed for good."""
 
 
 def load(
@@ -49,9 +53,10 @@ def load(
         how |= {"quantization_config": _in_bits(location, BITS[quantisation], how["dtype"]), "device_map": {"": place}}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **origin)
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            location, output_loading_info=True, **how, **origin
-        )
+        with _one_at_a_time:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                location, output_loading_info=True, **how, **origin
+            )
         model = (model if quantisation else model.to(place)).eval()
     # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
     except Exception as error:

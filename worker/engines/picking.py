@@ -14,7 +14,9 @@ TRIES = 6
 def pick(logits: torch.Tensor, samplings: list[Sampling]) -> torch.Tensor:
     """One token id for each row of `logits` [texts, vocabulary]; returns [texts], -1 where they are no numbers.
 
-    As in transformers the order is temperature, top_k, top_p, and temperature 0 takes the likeliest.
+    As in transformers the order is temperature, top_k, top_p, and temperature 0 takes the likeliest. Nothing is left to
+    torch's default precision, which another thread changes while it loads a model: in bfloat16 a number drawn at random
+    has 256 values, and most tokens would never be drawn.
     """
     size = AT_ONCE_ON_CPU if logits.device.type == "cpu" else len(logits)
     pieces = range(0, len(logits), size)
@@ -38,7 +40,7 @@ def _pick(logits: torch.Tensor, samplings: list[Sampling]) -> torch.Tensor:
             rows = rows if len(rows) < len(samplings) else slice(None)
             chosen = samplings if isinstance(rows, slice) else [samplings[row] for row in rows]
             # Less would overflow; the likeliest token is certain long before.
-            temperatures = torch.tensor([max(one.temperature, 1e-4) for one in chosen], device=logits.device)
+            temperatures = logits.new_tensor([max(one.temperature, 1e-4) for one in chosen])
             picked[rows] = draw(logits[rows] / temperatures[:, None], chosen)
     return picked.masked_fill(~sound, -1)
 
@@ -55,7 +57,7 @@ def _from_nucleus(logits: torch.Tensor, samplings: list[Sampling]) -> torch.Tens
     probabilities = logits.softmax(-1)
     if not cut:
         return _draw(probabilities)
-    shares = torch.tensor([one.top_p for one in samplings], device=logits.device)
+    shares = logits.new_tensor([one.top_p for one in samplings])
     picked = _draw(probabilities)
     rows = torch.arange(len(samplings), device=logits.device)
     for _ in range(TRIES):
@@ -80,7 +82,7 @@ def _from_likeliest(logits: torch.Tensor, samplings: list[Sampling]) -> torch.Te
     probabilities = values.masked_fill(outside, float("-inf")).softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
     # The likeliest always stays, however small top_p is.
-    shares = torch.tensor([one.top_p for one in samplings], device=logits.device)[:, None]
+    shares = logits.new_tensor([one.top_p for one in samplings])[:, None]
     drawn = _draw(probabilities.masked_fill((before >= shares) & (ranks > 0), 0))
     return ids.gather(-1, drawn[:, None])[:, 0]
 
@@ -92,5 +94,5 @@ def _draw(probabilities: torch.Tensor) -> torch.Tensor:
     """
     reached = probabilities.cumsum(-1)
     # In (0, total]: a token without probability is never found.
-    aims = (1 - torch.rand(len(reached), 1, device=reached.device)) * reached[:, -1:]
+    aims = (1 - torch.rand_like(reached[:, -1:])) * reached[:, -1:]
     return torch.searchsorted(reached, aims)[:, 0].clamp(max=reached.shape[-1] - 1)

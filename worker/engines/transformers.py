@@ -396,8 +396,11 @@ class TransformersEngine:
         if self._window:
             masks[loading.SLIDING] = masks[loading.FULL] & (places > positions[:, None, :, None] - self._window)
         if self._model.config._attn_implementation == "eager":
-            least = torch.finfo(self._model.dtype).min
-            masks = {kind: torch.where(mask, 0.0, least).to(self._model.dtype) for kind, mask in masks.items()}
+            dtype = self._model.dtype
+            least = torch.finfo(dtype).min
+            masks = {
+                kind: torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, least) for kind, mask in masks.items()
+            }
         return masks if len(self._attention) > 1 else masks[next(iter(self._attention))]
 
     def _write(self, texts: list[Text], tokens: list[int]) -> None:
