@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from django.conf import settings
+from safetensors import SafetensorError
 
 from annotate import jobs, training
 from annotate.datasets import manifest
@@ -31,6 +32,8 @@ TRAINERS = {
 importing one brings torch with it."""
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft")
+NOT_WRITTEN = ("No space left on device", "inline_container", "PytorchStreamWriter")
+"""What is in the errors of safetensors and torch where a file could not be written; they are none of the system's."""
 MADE_BY = "bothsides.json"
 """A file in the folder of a model that says which run made it."""
 
@@ -76,7 +79,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def _said_clearly() -> Iterator[None]:
-    """A full disk, a missing library and what torch raises as Invalid, in a sentence."""
+    """A full disk and a missing library as Invalid, in a sentence."""
     try:
         yield
     except BothsidesError:
@@ -86,6 +89,13 @@ def _said_clearly() -> Iterator[None]:
     except OSError as error:
         told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
         raise Invalid(f"The training cannot go on: {told}.") from error
+    except (RuntimeError, SafetensorError) as error:
+        line = str(error).partition("\n")[0]
+        if not any(sign in line for sign in NOT_WRITTEN):
+            raise
+        raise Invalid(
+            f"The training cannot go on: a file cannot be written, most likely the disk is full: {line}"
+        ) from error
 
 
 def _put_in_place(run: TrainingRun, made: Path, place: Path, metrics: dict) -> None:
