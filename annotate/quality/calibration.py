@@ -26,10 +26,10 @@ def of(predictions: Iterable[tuple[float, bool]]) -> dict | None:
                 {
                     "from": number / BINS,
                     "to": (number + 1) / BINS,
-                    "pairs": len(held),
+                    "predictions": len(held),
                     "predicted": predicted,
                     "observed": observed,
                 }
             )
-    error = sum(one["pairs"] * abs(one["predicted"] - one["observed"]) for one in found) / total
+    error = sum(one["predictions"] * abs(one["predicted"] - one["observed"]) for one in found) / total
     return {"error": error, "bins": found}

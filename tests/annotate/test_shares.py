@@ -49,8 +49,8 @@ def test_who_ties_foretells_half():
 def test_calibration_is_the_mean_distance_of_predicted_and_observed():
     found = calibration.of([(0.95, True), (0.95, True), (0.95, False), (0.15, False)])
     low, high = found["bins"]
-    assert (low["from"], low["to"], low["pairs"], low["observed"]) == (0.1, 0.2, 1, 0)
-    assert (high["pairs"], high["predicted"], high["observed"]) == (3, pytest.approx(0.95), 2 / 3)
+    assert (low["from"], low["to"], low["predictions"], low["observed"]) == (0.1, 0.2, 1, 0)
+    assert (high["predictions"], high["predicted"], high["observed"]) == (3, pytest.approx(0.95), 2 / 3)
     assert found["error"] == pytest.approx((0.15 + 3 * (0.95 - 2 / 3)) / 4)
     assert [one["from"] for one in calibration.of([(0.0, False), (1.0, True)])["bins"]] == [0.0, 0.9]
     assert calibration.of([]) is None

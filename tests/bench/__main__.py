@@ -5,7 +5,19 @@ import sys
 
 from tests import conftest  # noqa: F401  (starts servers of its own and sets Django up)
 
-NAMES = ["queue", "http", "export", "imports", "sampling", "pages", "user_turns", "figures", "streams", "web"]
+NAMES = [
+    "queue",
+    "http",
+    "export",
+    "imports",
+    "sampling",
+    "pages",
+    "training",
+    "user_turns",
+    "figures",
+    "streams",
+    "web",
+]
 
 
 def main() -> None:

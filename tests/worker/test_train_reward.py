@@ -16,6 +16,7 @@ from tests.worker import preferences
 
 pytest.importorskip("trl")
 import torch
+from safetensors import SafetensorError
 
 from worker.training import conversations, examples, kwise, measuring, ranked, running, scoring, work
 
@@ -210,11 +211,12 @@ def test_figures_are_what_one_counts_by_hand():
     assert found["spread"] == pytest.approx(1.5 / 5)
     assert found["people"]["comparisons"] == 1
     assert found["people"]["accuracy"] == found["people"]["agreement"] == pytest.approx(2 / 3)
-    high, higher = found["calibration"]["bins"]
-    assert (high["from"], high["pairs"], high["observed"]) == (0.7, 5, 3 / 5)
-    assert (higher["from"], higher["pairs"], higher["observed"]) == (0.8, 2, 1.0)
+    lowest, low, high, highest = found["calibration"]["bins"]
+    assert [one["from"] for one in (lowest, low, high, highest)] == [0.1, 0.2, 0.7, 0.8]
+    assert (high["predictions"], high["observed"], low["observed"]) == (5, 3 / 5, 2 / 5)
+    assert (highest["predictions"], highest["observed"], lowest["observed"]) == (2, 1.0, 0.0)
     assert high["predicted"] == pytest.approx(1 / (1 + math.exp(-1)))
-    off = 5 * abs(high["predicted"] - 3 / 5) + 2 * abs(higher["predicted"] - 1)
+    off = 5 * abs(high["predicted"] - 3 / 5) + 2 * abs(highest["predicted"] - 1)
     assert found["calibration"]["error"] == pytest.approx(off / 7)
 
 
@@ -247,7 +249,7 @@ def test_it_learns_what_trainers_prefer_and_says_how_well(export, base, home):
     assert (unseen["comparisons"], unseen["rankings"], unseen["pairs"]) == (6, 12, 6 * 11)
     assert told["unseen_accuracy"] == unseen["accuracy"] > 0.9
     assert unseen["log_loss"] < math.log(2)
-    assert sum(one["pairs"] for one in unseen["calibration"]["bins"]) == unseen["pairs"]
+    assert sum(one["predictions"] for one in unseen["calibration"]["bins"]) == 2 * unseen["pairs"]
     assert set(unseen["by_k"]) == {"4"}
     assert unseen["by_ranks_apart"]["3"]["accuracy"] > 0.9
     assert set(unseen["by_iteration"]) == {"1"}
@@ -386,14 +388,24 @@ def test_a_base_without_a_template_is_refused(export, base, home):
     failed(run)
 
 
-def test_a_full_disk_is_said(export, base, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "/models/x"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+    ids=["system", "safetensors", "torch"],
+)
+def test_a_full_disk_is_said(export, base, monkeypatch, error):
     def full(*_):
-        raise OSError(28, "No space left on device", "/models/x")
+        raise error
 
     monkeypatch.setattr(scoring, "normalise", full)
-    with pytest.raises(Invalid, match="No space left on device"):
+    with pytest.raises(Invalid, match="cannot go on"):
         run_it(run := asked(base, export, epochs=1))
-    assert "No space left" in failed(run)
+    reason = failed(run)
+    assert "No space left" in reason or "the disk is full" in reason
 
 
 def test_what_it_cannot_learn_from_is_refused(compared, export, base):

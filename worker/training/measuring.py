@@ -1,8 +1,8 @@
 """How well a reward model foretells what trainers prefer, and beside it how well they foretell one another."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import permutations
 from math import comb, exp, log1p
 
 from annotate.quality import agreement, calibration, shares
@@ -14,19 +14,12 @@ class Pair:
     """Two completions of which somebody prefers one, and by how much the model does."""
 
     comparison: int
-    first_is_better: bool
-    """Whether the one that is the earlier candidate is preferred."""
-    difference: float
-    """The reward of the earlier candidate less that of the other."""
+    by: float
+    """By how much more reward the preferred one has."""
     ranks_apart: int
     ratings_apart: int | None
     k: int
     iteration: int | None
-
-    @property
-    def by(self) -> float:
-        """By how much more reward the preferred one has."""
-        return self.difference if self.first_is_better else -self.difference
 
     @property
     def right(self) -> float:
@@ -49,7 +42,7 @@ def figures(comparisons: Sequence[Comparison], rewards: Rewards) -> dict:
         **_of_pairs(pairs),
         **_named("agreement", same),
         "spread": sum(spreads) / len(spreads) if spreads else None,
-        "calibration": calibration.of((_chance(pair.difference), pair.first_is_better) for pair in pairs),
+        "calibration": calibration.of(_told_both_ways(pairs)),
         "by_k": _by(pairs, lambda pair: pair.k),
         "by_ranks_apart": _by(pairs, lambda pair: pair.ranks_apart),
         "by_ratings_apart": _by(pairs, lambda pair: pair.ratings_apart),
@@ -72,20 +65,26 @@ def people(comparisons: Iterable[Comparison]) -> dict | None:
 def pairs_of(comparison: Comparison, rewards: dict[int, tuple[float, float]]) -> Iterable[Pair]:
     """The strict pairs of each order."""
     for order in comparison.orders:
-        for first, second in combinations(sorted(order.ranks), 2):
-            apart = order.ranks[second] - order.ranks[first]
-            if apart == 0:
-                continue
-            ratings = [order.ratings.get(one) for one in ((first, second) if apart > 0 else (second, first))]
-            yield Pair(
-                comparison=comparison.pk,
-                first_is_better=apart > 0,
-                difference=rewards[first][0] - rewards[second][0],
-                ranks_apart=abs(apart),
-                ratings_apart=None if None in ratings else ratings[0] - ratings[1],
-                k=len(order.ranks),
-                iteration=comparison.iteration,
-            )
+        for better, worse in permutations(order.ranks, 2):
+            apart = order.ranks[worse] - order.ranks[better]
+            if apart > 0:
+                ratings = [order.ratings.get(one) for one in (better, worse)]
+                yield Pair(
+                    comparison=comparison.pk,
+                    by=rewards[better][0] - rewards[worse][0],
+                    ranks_apart=apart,
+                    ratings_apart=None if None in ratings else ratings[0] - ratings[1],
+                    k=len(order.ranks),
+                    iteration=comparison.iteration,
+                )
+
+
+def _told_both_ways(pairs: Iterable[Pair]) -> Iterator[tuple[float, bool]]:
+    """That the one is better, which is so, and that the other is: which one is named first must not matter, as the
+    candidates of imported comparisons may stand in the order of their ranks."""
+    for pair in pairs:
+        yield _chance(pair.by), True
+        yield _chance(-pair.by), False
 
 
 def _chance(difference: float) -> float:
