@@ -4,6 +4,7 @@ Two clocks start for a text: when it was asked for (`created_at`, what a person 
 (what the engine takes). A request that was tried again counts from its first asking, and from its last claim.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -144,11 +145,15 @@ class FailedGroup:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """The largest groups of the last day, how many requests failed by policy, and how many groups there are."""
+    """The newest groups of the last day, how many requests failed by policy, and how many groups there are.
+
+    `whole` is false where more than MOST_FAILED failed, of which the newest ones are counted.
+    """
 
     groups: list[FailedGroup]
     by_policy: dict[int, int]
     group_count: int
+    whole: bool
 
 
 FAILED = """
@@ -160,7 +165,7 @@ WITH newest AS MATERIALIZED (
     FROM newest WHERE ended_at >= %(now)s - make_interval(hours => %(hours)s) GROUP BY policy_id, md5(reason)
 )
 SELECT policy.name, policy_id, digest, reason, count, newest,
-    (sum(count) OVER (PARTITION BY policy_id))::bigint, count(*) OVER ()
+    (sum(count) OVER (PARTITION BY policy_id))::bigint, count(*) OVER (), sum(count) OVER () < %(most)s
 FROM groups JOIN annotate_policy policy ON policy.id = policy_id
 ORDER BY newest DESC, policy_id, digest
 """
@@ -170,13 +175,13 @@ def failures() -> Failures:
     """What failed in the last 24 hours and still stands as failed, by policy and reason, the newest first."""
     rows = _rows(FAILED, most=MOST_FAILED, hours=FAILED_HOURS)
     groups = [FailedGroup(*row[:6]) for row in rows[:MOST_GROUPS]]
-    return Failures(groups, {row[1]: row[6] for row in rows}, len(rows))
+    return Failures(groups, {row[1]: row[6] for row in rows}, len(rows), all(row[8] for row in rows))
 
 
 def failed_in(*, key: str) -> QuerySet[GenerationRequest]:
     """The requests of a FailedGroup, the oldest first; none where the key names none."""
     policy_id, _, digest = key.partition("-")
-    if not policy_id.isdecimal() or len(policy_id) > 18:
+    if not re.fullmatch(r"[0-9]{1,18}-[0-9a-f]{32}", key):
         return GenerationRequest.objects.none()
     failed = GenerationRequest.objects.filter(
         state=GenerationRequest.State.FAILED,

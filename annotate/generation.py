@@ -298,8 +298,9 @@ def _place_reply(request: GenerationRequest, completion: Completion) -> None:
 
 
 @_letting_go
-def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> bool:
-    """Store all texts of a job. False, and nothing changed, where it is no longer the caller's.
+def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], template_hash: str) -> State | None:
+    """Store all texts of a job. DONE, or FAILED where this attempt has failed; None, and nothing changed, where the job
+    is no longer the caller's.
 
     A reply, or suggestions, without a word are a failure that is tried again, unless the model thought until its
     longest length was used up, as it would the next time.
@@ -314,17 +315,17 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
                 reason, again = THOUGHT_TO_THE_END.format(sampled[0].completion_tokens), False
             else:
                 reason, again = "The model ended before its first word.", True
-            return fail(request_id=request_id, token=token, reason=reason, again=again)
+            return State.FAILED if fail(request_id=request_id, token=token, reason=reason, again=again) else None
     _lock_conversation(request_id)
     request = _close(request_id, token, State.DONE, template_hash=template_hash)
     if request is None:
-        return False
+        return None
     stored = _store(request, sampled)
     if request.purpose == Purpose.REPLY:
         _place_reply(request, stored[0])
     elif request.purpose == Purpose.ALTERNATIVES:
         comparisons.settle(request.comparison_id)
-    return True
+    return State.DONE
 
 
 @_letting_go
@@ -406,6 +407,12 @@ def try_again(*, request: GenerationRequest) -> None:
 
     Raises Conflict where it no longer applies, and while its policy is switched off.
     """
+    _let_wait_again(request)
+    bell.ring(request.policy_id)
+
+
+@transaction.atomic
+def _let_wait_again(request: GenerationRequest) -> None:
     if request.policy.off:
         raise Conflict(request.policy.off)
     if request.purpose == Purpose.REPLY:
@@ -429,19 +436,26 @@ def try_again(*, request: GenerationRequest) -> None:
     )
     if not changed:
         raise Conflict("Only a failed request can be tried again.")
-    bell.ring(request.policy_id)
 
 
-def try_all_again(*, requests: Iterable[GenerationRequest]) -> tuple[int, list[str]]:
-    """Try failed jobs again, each by itself: how many wait once more, and a sentence for each that could not."""
-    again, refusals = 0, []
+def try_all_again(*, requests: Iterable[GenerationRequest], most: int) -> tuple[int, list[str]]:
+    """Try failed jobs again, each by itself, until `most` of them wait once more.
+
+    How many do, and a sentence for each that could not. A policy's bell rings once, because a slow broker would take a
+    second for each job.
+    """
+    policies, refusals = [], []
     for request in requests:
         try:
-            try_again(request=request)
-            again += 1
+            _let_wait_again(request)
+            policies.append(request.policy_id)
         except BothsidesError as error:
             refusals.append(f"Request {request.pk}: {error.message}")
-    return again, refusals
+        if len(policies) == most:
+            break
+    for policy_id in sorted(set(policies)):
+        bell.ring(policy_id)
+    return len(policies), refusals
 
 
 @transaction.atomic

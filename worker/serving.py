@@ -419,7 +419,7 @@ class Serving:
             self._put_off.discard(job.request.pk)
             # There is room for another.
             self._bell.set()
-            if stored and close is generation.fail:
+            if stored and (close is generation.fail or stored == State.FAILED):
                 self.counters.failed("request")
             if stored and job.request.assignment_id:
                 self._tell_the_end(job)

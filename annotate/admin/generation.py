@@ -16,17 +16,26 @@ from annotate.admin.reading import ReadOnly, ReadOnlyInline, spoken, state
 from annotate.models import Completion, GenerationRequest
 
 AT_ONCE = 1000
+LOOKED_AT = 5 * AT_ONCE
+"""Some of these may be such that they cannot be tried again; the others behind them are to have their turn."""
 
 
 def try_all_again(request: HttpRequest, chosen: QuerySet[GenerationRequest]) -> None:
-    """Try the first AT_ONCE of them again, and say how many wait, and why others could not."""
-    again, refusals = generation.try_all_again(requests=chosen[:AT_ONCE])
+    """Try the first AT_ONCE that can be tried again; say how many wait, why others could not, and how many are left."""
+    before = chosen.count()
+    looked_at = chosen.select_related("policy", "conversation")[:LOOKED_AT]
+    again, refusals = generation.try_all_again(requests=looked_at, most=AT_ONCE)
     if again:
         messages.success(request, f"{again:,} {'request waits' if again == 1 else 'requests wait'} once more.")
     for refusal in refusals[:10]:
         messages.error(request, refusal)
     if len(refusals) > 10:
         messages.error(request, f"{len(refusals) - 10:,} more could not be tried again either.")
+    left = before - again - len(refusals)
+    if left > 0:
+        messages.warning(request, f"{left:,} more {'is' if left == 1 else 'are'} left: try again once more.")
+    if not before:
+        messages.warning(request, "Nothing is left of these failures.")
 
 
 class CompletionsInline(ReadOnlyInline):

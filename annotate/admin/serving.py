@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import redis
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import redirect
@@ -52,9 +52,10 @@ def page(request: HttpRequest) -> HttpResponse:
         "looked": _duration(looked_seconds) if looked_seconds < 3600 else "",
         "groups": [_group(one) for one in failures.groups],
         "groups_more": failures.group_count - len(failures.groups),
+        "most_failed": "" if failures.whole else f"{figures.MOST_FAILED:,}",
         "failed_hours": figures.FAILED_HOURS,
         "jobs": _jobs(),
-        "at_once": AT_ONCE,
+        "at_once": f"{AT_ONCE:,}",
         "may_try_again": _may_try_again(request),
     }
     return TemplateResponse(request, "admin/annotate/serving.html", context)
@@ -68,14 +69,7 @@ def try_again(request: HttpRequest) -> HttpResponse:
         return HttpResponseNotAllowed(["POST"])
     if not _may_try_again(request):
         raise PermissionDenied
-    chosen = figures.failed_in(key=request.POST.get("group", ""))
-    before = chosen.count()
-    try_all_again(request, chosen)
-    if not before:
-        messages.warning(request, "Nothing is left of these failures.")
-    elif before > AT_ONCE:
-        left = before - AT_ONCE
-        messages.warning(request, f"{left:,} more {'is' if left == 1 else 'are'} left: press the button again.")
+    try_all_again(request, figures.failed_in(key=request.POST.get("group", "")))
     return redirect("serving")
 
 

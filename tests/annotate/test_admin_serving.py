@@ -185,20 +185,54 @@ def test_the_button_tries_a_group_again_and_says_which_could_not(admin_client, p
 
 
 def test_the_button_takes_no_more_than_so_many_at_once(admin_client, project, monkeypatch) -> None:
-    from annotate.admin import generation as of_requests
-    from annotate.admin import serving
-
-    monkeypatch.setattr(of_requests, "AT_ONCE", 2)
-    monkeypatch.setattr(serving, "AT_ONCE", 2)
+    monkeypatch.setattr("annotate.admin.generation.AT_ONCE", 2)
     requests = [failed(project) for _ in range(3)]
     key = admin_client.get(PAGE).context["groups"][0]["key"]
     page = admin_client.post(AGAIN, {"group": key}, follow=True)
-    assert said(page) == ["2 requests wait once more.", "1 more is left: press the button again."]
+    assert said(page) == ["2 requests wait once more.", "1 more is left: try again once more."]
     assert [GenerationRequest.objects.get(pk=one.pk).state for one in requests] == ["waiting", "waiting", "failed"]
     assert said(admin_client.post(AGAIN, {"group": key}, follow=True)) == ["1 request waits once more."]
 
 
-@pytest.mark.parametrize("key", ["", "nonsense", "1-ab"])
+def test_where_more_failed_than_is_counted_it_says_so(admin_client, project, monkeypatch) -> None:
+    monkeypatch.setattr("annotate.figures.MOST_FAILED", 2)
+    failed(project)
+    assert "More failed than is counted" not in look(admin_client)
+    failed(project)
+    failed(project)
+    assert "More failed than is counted here, the newest 2; a press finds them all." in look(admin_client)
+
+
+def test_those_that_cannot_be_tried_again_hold_up_no_others(admin_client, project, monkeypatch) -> None:
+    monkeypatch.setattr("annotate.admin.generation.AT_ONCE", 2)
+    requests = [failed(project) for _ in range(6)]
+    for request in requests[:3]:
+        conversations.ask_again(assignment=request.assignment, user=request.assignment.trainer)
+    key = admin_client.get(PAGE).context["groups"][0]["key"]
+    *_, last = said(admin_client.post(AGAIN, {"group": key}, follow=True))
+    assert last == "1 more is left: try again once more."
+    assert [GenerationRequest.objects.get(pk=one.pk).state for one in requests] == [
+        *["failed"] * 3,
+        *["waiting"] * 2,
+        "failed",
+    ]
+
+
+def test_one_press_rings_once_for_each_policy(admin_client, project, policy, monkeypatch) -> None:
+    for _ in range(3):
+        failed(project)
+    other = factory.project()
+    failed(other)
+    Policy.objects.filter(pk=factory.current(other).reply_policy_id).update(active=False)
+    groups = admin_client.get(PAGE).context["groups"]
+    rung = []
+    monkeypatch.setattr("annotate.bell.ring", rung.append)
+    for group in groups:
+        admin_client.post(AGAIN, {"group": group["key"]})
+    assert rung == [policy.pk]
+
+
+@pytest.mark.parametrize("key", ["", "nonsense", "1-ab", "1-\x00", f"1-{'0' * 32}", f"{'9' * 40}-{'0' * 32}"])
 def test_a_group_that_is_not_there_any_more_is_said_so(admin_client, key) -> None:
     assert said(admin_client.post(AGAIN, {"group": key}, follow=True)) == ["Nothing is left of these failures."]
 

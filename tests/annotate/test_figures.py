@@ -71,7 +71,7 @@ def failed(project, reason: str, *, ended: float = 60, **fields) -> GenerationRe
 
 def test_where_nothing_is_there_is_nothing():
     assert (figures.queues(), figures.recent(), figures.jobs(), figures.slots()) == ({}, ({}, 3600.0), [], {})
-    assert figures.failures() == figures.Failures([], {}, 0)
+    assert figures.failures() == figures.Failures([], {}, 0, whole=True)
     assert figures.workers() == []
 
 
@@ -172,6 +172,18 @@ def test_only_the_largest_part_of_the_groups_is_told(project, monkeypatch):
     found = figures.failures()
     assert [one.reason for one in found.groups] == ["Reason 0", "Reason 1"]
     assert (sum(found.by_policy.values()), found.group_count) == (3, 3)
+
+
+def test_where_more_failed_than_is_counted_it_is_told(project, policy, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_FAILED", 2)
+    failed(project, "Out of memory.", ended=90_000)
+    failed(project, "Out of memory.", ended=60)
+    found = figures.failures()
+    assert (found.by_policy, found.whole) == ({policy.pk: 1}, True)
+    failed(project, "Another reason.", ended=60)
+    failed(project, "Another reason.", ended=60)
+    found = figures.failures()
+    assert (found.by_policy, found.whole) == ({policy.pk: 2}, False)
 
 
 def test_exports_and_imports_by_state(project):

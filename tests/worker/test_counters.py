@@ -191,3 +191,14 @@ def test_what_is_stopped_and_what_fails_is_counted(settings, serve, endless, mon
     monkeypatch.setattr("worker.engines.transformers.pick", lambda logits, samplings: 1 / 0)
     assert over(conversations.say(assignment=other, user=other.trainer, text="the word")).state == "failed"
     until(lambda: loop.told()["counters"]["failures"].get("request") == 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reply_without_a_word_is_counted_among_what_failed(settings, serve, endless, monkeypatch):
+    settings.WORKER_POLL_SECONDS, settings.WORKER_DEVICE, settings.GENERATION_ATTEMPTS = 0.1, "cpu", 2
+    project = factory.project(served_by=endless, max_new_tokens=3)
+    slot = factory.held_chat(project, factory.trainer(project))
+    monkeypatch.setattr("worker.jobs.Job.sampled", lambda job: factory.sampled(" "))
+    loop = serve(endless)
+    assert over(conversations.say(assignment=slot, user=slot.trainer, text="the word")).state == "failed"
+    until(lambda: loop.told()["counters"]["failures"] == {"request": 2})
