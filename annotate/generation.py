@@ -309,9 +309,7 @@ def complete(*, request_id: int, token: uuid.UUID, sampled: list[Sampled], templ
         request = GenerationRequest.objects.get(pk=request_id)
         if request.purpose != Purpose.ALTERNATIVES:
             # Texts that ended without a token are not among them.
-            if sampled and all(
-                one.reasoning and one.finish_reason == Completion.FinishReason.LENGTH for one in sampled
-            ):
+            if sampled and all(one.reasoning and one.finish_reason == FinishReason.LENGTH for one in sampled):
                 reason, again = THOUGHT_TO_THE_END.format(sampled[0].completion_tokens), False
             else:
                 reason, again = "The model ended before its first word.", True

@@ -73,9 +73,13 @@ def sample(engine):
          "Hello", "They want."),
         (["Write <think>a</think>."], "Write <think>a</think>.", ""),
         (["a </think> b\n</think> c"], "a </think> b\n</think> c", ""),
+        (["Qwen writes:\n<th", "ink>\na\n", "</think>\n", "b"], "Qwen writes:\n<think>\na\n</think>\nb", ""),
+        ([{"reasoning_content": "They want."}, "It ends so:\n</think>\n"], "It ends so:\n</think>\n", "They want."),
+        (["<think>They want.</think>It ends so:\n</think>\n"], "It ends so:\n</think>\n", "They want."),
         (["<"], "<", ""),
     ],
-    ids=["apart", "apart, newer name", "half characters", "marks", "Mistral's", "harmony", "about marks", "odd", "<"],
+    ids=["apart", "apart, newer name", "half characters", "marks", "Mistral's", "harmony", "about marks", "odd",
+         "an example", "apart, about marks", "marks, about marks", "<"],
 )  # fmt: skip
 def test_a_thought_is_kept_apart(server, make, deltas, text, thought):
     server.always = says(*deltas)

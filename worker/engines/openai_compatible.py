@@ -43,6 +43,8 @@ LONGEST_RETRY_SECONDS = 60
 
 UNOPENED = "\n</think>\n"
 """In the text of a model whose template opens a thought for it, at a server that leaves the thought there."""
+OPENED = "<think>"
+"""Before that in the text of one that writes about such marks."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class _Answer:
         self._text, self._thought = _Joined(), _Joined()
         self._thoughts = Thoughts(ANY)
         self._apart = self._begun = False
+        self._parted = False  # where its thought ends is known, or it writes about marks
         self._end = ""  # of the text so far
 
     def add(self, piece: Piece) -> tuple[str, str]:
@@ -90,7 +93,8 @@ class _Answer:
         text, thought = self._thoughts.add(words)
         self._begun = self._begun or bool(text)
         self._end = f"{self._end}{text}"
-        if self._begun and UNOPENED in self._end:
+        self._parted = self._parted or bool(apart or thought) or OPENED in self._end
+        if self._begun and not self._parted and UNOPENED in self._end:
             raise ThoughtAloud(
                 "The server sends the model's thoughts as part of the text. Start it so that it keeps them apart "
                 "(vLLM and SGLang: --reasoning-parser)."
