@@ -157,8 +157,13 @@ RETURNING request.id
 BULK = GenerationRequest.RANK_OF_PURPOSE[Purpose.ALTERNATIVES]
 
 
-def claim(*, policy_id: int, worker: str, limit: int, bulk_limit: int) -> list[GenerationRequest]:
-    """Claim waiting jobs of a policy, replies first, up to `limit` texts of which bulk takes `bulk_limit`."""
+def claim(
+    *, policy_id: int, worker: str, limit: int, bulk_limit: int, retries_apart: bool = False
+) -> list[GenerationRequest]:
+    """Claim waiting jobs of a policy, replies first, up to `limit` texts of which bulk takes `bulk_limit`.
+
+    With `retries_apart` one that was tried before is the last: the caller will run it with nothing beside it.
+    """
     claimed, room, bulk_room = [], limit, min(limit, bulk_limit)
     for first, below in ((0, BULK), (BULK, BULK + 1)):
         while True:
@@ -169,6 +174,8 @@ def claim(*, policy_id: int, worker: str, limit: int, bulk_limit: int) -> list[G
             if request is None:
                 break
             claimed.append(request)
+            if retries_apart and request.attempt > 1:
+                return claimed
             room -= request.n
             if first == BULK:
                 bulk_room -= request.n

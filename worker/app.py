@@ -15,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "annotate.settings")
 django.setup()
 
 from celery import signals  # noqa: E402
+from celery.platforms import EX_FAILURE  # noqa: E402
 from django.conf import settings  # noqa: E402
 
 from annotate import bell, streams  # noqa: E402
@@ -65,8 +66,10 @@ def _drain(**kwargs) -> None:
 
 
 @signals.worker_shutdown.connect
-def _join(**kwargs) -> None:
+def _join(sender, **kwargs) -> None:
     if _process:
+        if _process.device_lost:
+            sender.exitcode = EX_FAILURE
         # Beside the time for what runs, some for giving back the rest.
         until = time.monotonic() + settings.WORKER_DRAIN_SECONDS + 10
         _process.join(until - time.monotonic())

@@ -40,6 +40,9 @@ class Job:
     claimed_at: float = field(default_factory=time.monotonic)
     texts: list[Text] = field(default_factory=list)
     whole_told_at: float = field(default_factory=time.monotonic)
+    # Tried before, and so kept apart from others: it may be what broke the engine.
+    apart: bool = False
+    begun: bool = False
     # Set once it is over: what to say to the record, asked again until the record has heard it.
     closing: tuple | None = None
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -34,6 +35,7 @@ class WorkerProcess:
         self._counters: defaultdict[int, Counters] = defaultdict(Counters)
         self._loops: dict[int, Serving] = {}
         self._memory = memory_of_this_process(self.ring)
+        self.device_lost = False
         self._ended = threading.Event()
         self._saying = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -117,3 +119,13 @@ class WorkerProcess:
                 streams.client().set(self._key(), said, px=expires)
             except redis.RedisError as error:
                 logger.warning("The heartbeat was not written: %s", error)
+        self._end_without_a_device()
+
+    def _end_without_a_device(self) -> None:
+        """Where the device of a model is lost, end as on SIGTERM, but with a failure, so that a supervisor starts a
+        fresh process: this one can compute nothing on it any more.
+        """
+        if self._consumer and not self.device_lost and any(loop.device_lost for loop in list(self._loops.values())):
+            logger.error("A device is lost: this worker ends, to be started again")
+            self.device_lost = True
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -69,6 +69,7 @@ class Serving:
         shared = memory or memory_of_this_process(lambda name: self.ring())
         self._place = Place(policy, shared) if policy.engine != Policy.Engine.OPENAI_COMPATIBLE else None
         self.state, self.reason = "loading", ""
+        self.device_lost = False
         self._changed = changed
         self._engine: Engine | None = None
         self._jobs: dict[UUID, Job] = {}
@@ -312,10 +313,20 @@ class Serving:
             job.closing = job.closing or (generation.fail, {"reason": "The engine broke.", "again": True})
         broken, self._engine = self._engine, None
         self._load_after = 0.0
-        self._say("loading")
+        if broken.device_lost:
+            self._lose_the_device()
+        else:
+            self._say("loading")
         broken.close()
         if self._place:
             self._place.left()
+
+    def _lose_the_device(self) -> None:
+        """Serve no more: no model can be loaded in this process. What was in flight goes back, as after any break."""
+        self.device_lost = True
+        self._load_after = float("inf")
+        self.drain(settings.SAMPLING_LEASE_SECONDS)
+        self._say("failed", "The device of the model was lost; the worker starts again.")
 
     def _say(self, state: str, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
@@ -342,6 +353,9 @@ class Serving:
     def _claim(self) -> None:
         if self._drain_until is not None or self._engine.away() or (self._place and self._place.makes_room()):
             return
+        if any(job.apart for job in self._jobs.values()):
+            self._begin_apart()
+            return
         in_flight = sum(job.request.n for job in self._jobs.values())
         in_bulk = sum(job.request.n for job in self._jobs.values() if job.bulk)
         capacity = self._engine.capacity
@@ -350,13 +364,30 @@ class Serving:
             claimed = self._claim_texts(LARGEST_REQUEST, LARGEST_REQUEST)
         for request in claimed:
             self._drop_earlier_attempt(request)
-            job = Job(request, request.claim_token)
+            # Of servers nothing breaks here; there a second attempt says nothing about the request.
+            job = Job(request, request.claim_token, apart=bool(self._place) and request.attempt > 1)
             self._jobs[job.token] = job
-            self._begin(job)
+            if not job.apart:
+                self._begin(job)
+        self._begin_apart()
+
+    def _begin_apart(self) -> None:
+        """Begin what was tried before, once nothing else is in the engine; nothing is claimed until it is over.
+
+        An engine that broke, or a worker that died, may have done so because of one request. It is found out while it
+        can take no other with it.
+        """
+        jobs = list(self._jobs.values())
+        if len(jobs) == 1 and jobs[0].apart and not jobs[0].begun:
+            self._begin(jobs[0])
 
     def _claim_texts(self, limit: int, bulk_limit: int) -> list[GenerationRequest]:
         return generation.claim(
-            policy_id=self.policy.pk, worker=self.worker, limit=max(0, limit), bulk_limit=max(0, bulk_limit)
+            policy_id=self.policy.pk,
+            worker=self.worker,
+            limit=max(0, limit),
+            bulk_limit=max(0, bulk_limit),
+            retries_apart=bool(self._place),
         )
 
     def _drop_earlier_attempt(self, request: GenerationRequest) -> None:
@@ -367,7 +398,7 @@ class Serving:
                 del self._jobs[token]
 
     def _begin(self, job: Job) -> None:
-        request = job.request
+        request, job.begun = job.request, True
         if request.attempt > 1:
             self._publish(job, [job.event("reset", index=text.index) for text in job.texts])
         try:

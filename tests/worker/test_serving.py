@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 import redis
+import torch
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -14,6 +15,7 @@ from annotate.models import Comparison, Completion, GenerationRequest
 from tests import factory, tiny
 from tests.worker.watching import events, over, shown, until
 from worker import serving
+from worker.engines.transformers import TransformersEngine
 from worker.serving import Serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -212,6 +214,63 @@ def test_a_request_fails_when_its_attempts_are_used_up(serve, endless, settings,
     request = over(say(slot))
     assert (request.state, request.attempt, request.reason) == (State.FAILED, 2, "The engine broke.")
     assert until(lambda: [event for event in events(request) if event["kind"] == "failed"])[0]["reason"]
+
+
+def test_what_was_in_flight_when_an_engine_broke_is_tried_again_by_itself(serve, endless, monkeypatch):
+    write = TransformersEngine._write
+    together = []
+
+    def breaks_at_poison(self, texts, tokens):
+        if len(self._seats.texts()) not in together[-1:]:
+            together.append(len(self._seats.texts()))
+        if any("poison" in self._tokenizer.decode(text.ids[: text.prompt_tokens]) for text in texts):
+            raise RuntimeError("out of order")
+        write(self, texts, tokens)
+
+    monkeypatch.setattr(TransformersEngine, "_write", breaks_at_poison)
+    asked = ["the", "of", "poison", "and"]
+    requests = [say(chat(endless, max_new_tokens=60), text) for text in asked]
+    serve(endless)
+    ended = [over(request, 60) for request in requests]
+    assert [request.state for request in ended] == [State.DONE, State.DONE, State.FAILED, State.DONE]
+    # Only the first time were others in the engine with it.
+    assert [request.attempt for request in ended] == [2, 2, 3, 2]
+    assert set(together[together.index(4) + 1 :]) == {1}
+    # Afterwards many are sampled at once again.
+    together.clear()
+    fine = [say(chat(endless, max_new_tokens=60), text) for text in ("the", "of", "and")]
+    assert [over(request).state for request in fine] == [State.DONE] * 3
+    assert max(together) > 1
+
+
+def test_a_new_request_waits_while_one_that_was_tried_before_is_alone(serve, endless):
+    first = say(chat(endless, max_new_tokens=800))
+    loop = serve(endless)
+    until(lambda: events(first))
+    with transaction.atomic():
+        GenerationRequest.objects.filter(pk=first.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        generation.expire_leases()
+    until(lambda: any(job.apart and job.begun for job in loop._jobs.values()))
+    second = say(chat(endless, max_new_tokens=5))
+    assert over(second).claimed_at >= over(first).ended_at
+    assert first.attempt == 2
+
+
+def test_a_lost_device_ends_the_loop_and_gives_back_what_was_in_flight(serve, endless):
+    slot = chat(endless, max_new_tokens=60)
+    loop = serve(endless)
+    until(lambda: loop.state == "ready")
+
+    def lost(first, tokens, starts):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    loop._engine._forward = lost
+    request = say(slot)
+    loop.join(20)
+    assert (loop.is_alive(), loop.device_lost, loop.state) == (False, True, "failed")
+    request.refresh_from_db()
+    # Counted, or a request that does this would end one worker after another.
+    assert (request.state, request.attempt) == (State.WAITING, 1)
 
 
 def test_one_text_that_fails_takes_no_other_with_it(serve, endless):

@@ -26,7 +26,7 @@ def bulk(policy, count, **fields):
     return GenerationRequest.objects.filter(purpose="alternatives")
 
 
-def swept_until_over(seconds=60):
+def swept_until_over(seconds=120):
     """Sweeps, as beat would, until no request is waited for."""
 
     def ended():
@@ -58,6 +58,25 @@ def test_a_worker_that_is_killed_loses_nothing_and_stores_nothing_twice(launch, 
     assert_everything_ended_once()
     assert requests.filter(attempt=2).exists()
     assert before <= set(Completion.objects.values_list("pk", flat=True))
+
+
+def test_a_worker_that_lost_its_device_ends_with_a_failure_and_the_next_one_goes_on(launch, endless):
+    project = factory.project(served_by=endless, max_new_tokens=20)
+
+    def ask(text):
+        slot = factory.held_chat(project, factory.trainer(project))
+        return conversations.say(assignment=slot, user=slot.trainer, text=text)
+
+    requests = [ask(text) for text in ("the", "poison", "of")]
+    for attempt in (1, 2, 3):
+        process = launch(app="tests.worker.lost_device")
+        assert process.wait(100) == 1
+        requests[1].refresh_from_db()
+        assert requests[1].attempt == attempt
+    launch()
+    ended = [over(request, 60) for request in requests]
+    assert [request.state for request in ended] == [State.DONE, State.FAILED, State.DONE]
+    assert ended[1].reason == "The engine broke."
 
 
 def test_a_flushed_broker_loses_nothing(launch, endless, tmp_path):

@@ -128,6 +128,7 @@ class OpenAICompatibleEngine:
     def __init__(self, location: str, server: Server):
         self.capacity = server.concurrency
         self.honours_seed = server.honours_seed
+        self.device_lost = False
         self.context_tokens = 0
         self._location, self._settings = location, server
         self._numbers = itertools.count()
