@@ -24,6 +24,8 @@ from worker.engines.base import Engine, Sampling
 
 TOKENS = 64
 COUNTS = (1, 8, 64)
+RATES = 3
+"""Measurements of each rate, of which the median counts."""
 TRIES = 7
 BULK = 100
 """Requests of three alternatives each."""
@@ -39,17 +41,19 @@ QUESTIONS = [f"{TASKS[number % 5]} {THINGS[number % 11]}, in {number + 20} words
 
 
 def main() -> None:
-    """Print one small table of rates and one of first tokens; about three minutes on two cores."""
+    """Print one small table of rates and one of first tokens; about five minutes on two cores."""
     _models()
     policy = factory.policy(name="demo", location=demo_model.NAME)
     project = factory.project(served_by=policy, max_new_tokens=TOKENS, temperature=1.0, top_p=1.0, top_k=0)
     engine = _engine()
-    generate = {count: _generate(engine, _prompts(project, count)) for count in COUNTS}
+    generate = {count: _median(lambda one=count: _generate(engine, _prompts(project, one))) for count in COUNTS}
+    alone = {count: _median(lambda one=count: _engine_alone(engine, _prompts(project, one))) for count in COUNTS}
+    of_one = _median(lambda: _engine_alone(engine, _prompts(project, 1) * 3))
     own = _own_first_tokens(engine, project)
     engine.close()
     with _worker(policy):
         _ask(project, 1)
-        worker = {count: _through_the_worker(project, count) for count in COUNTS}
+        worker = {count: _median(lambda one=count: _through_the_worker(project, one)) for count in COUNTS}
         idle = [_first_token(project) for _ in range(TRIES)]
     # While no worker runs, which would answer these chats before their makers do.
     for _ in range(BULK):
@@ -57,9 +61,11 @@ def main() -> None:
     with _worker(policy):
         busy = list(_first_tokens_under_load(project))
     print(f"\nTokens per second, {TOKENS} tokens each, load {os.getloadavg()[0]:.1f}")
-    print(f"{'requests':>10} {'generate':>10} {'worker':>10} {'ratio':>8}")
+    print(f"{'requests':>20} {'generate':>10} {'engine':>10} {'worker':>10} {'ratio':>8}")
     for count in COUNTS:
-        print(f"{count:>10} {generate[count]:>10.0f} {worker[count]:>10.0f} {worker[count] / generate[count]:>8.2f}")
+        rates = (generate[count], alone[count], worker[count])
+        print(f"{count:>20} " + " ".join(f"{rate:>10.0f}" for rate in rates) + f" {rates[2] / rates[0]:>8.2f}")
+    print(f"{'three of one context':>20} {'':>10} {of_one:>10.0f}")
     print("\nMilliseconds to the first token, median and longest of", TRIES)
     for name, seconds in (
         ("engine alone", own),
@@ -121,6 +127,25 @@ def _generate(engine, prompts: list[list[dict]]) -> float:
     took = time.monotonic() - began
     tokens = sum(min(TOKENS, [*row.tolist(), end].index(end) + 1) for row in written)
     return tokens / took
+
+
+def _median(rate) -> float:
+    return statistics.median(rate() for _ in range(RATES))
+
+
+def _engine_alone(engine: Engine, prompts: list[list[dict]]) -> float:
+    """Tokens per second without queue and streams. Each time the prompts begin anew, so that none was read before."""
+    fresh = f"{time.monotonic_ns()} "
+    system = {"role": "system", "content": fresh + prompts[0][0]["content"]}
+    rendered = [engine.render([system, *messages[1:]]) for messages in prompts]
+    began, tokens, ended = time.monotonic(), 0, 0
+    for number, one in enumerate(rendered):
+        engine.submit((fresh, number), one, Sampling(max_new_tokens=TOKENS, temperature=1))
+    while ended < len(rendered):
+        for chunk in engine.read(1):
+            if chunk.finish:
+                ended, tokens = ended + 1, tokens + chunk.completion_tokens
+    return tokens / (time.monotonic() - began)
 
 
 def _own_first_tokens(engine: Engine, project) -> list[float]:
