@@ -149,6 +149,16 @@ DATABASE_POOL_SIZE = env.integer(
 )
 
 
+# A server that vanished, as at a failover, says nothing: a thread would wait a quarter of an hour for its answer.
+_NOTICE_LOSS = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
+
 def _database(url: str) -> dict:
     """Django's entry for a libpq URL; whatever Django has no name for (sslmode and the like) is an option."""
     try:
@@ -168,7 +178,7 @@ def _database(url: str) -> dict:
         "CONN_HEALTH_CHECKS": True,
         # Outside a transaction such a cursor is lost where a pooler has the next statement on another connection.
         "DISABLE_SERVER_SIDE_CURSORS": True,
-        "OPTIONS": {**parts, "pool": pool},
+        "OPTIONS": {**_NOTICE_LOSS, **parts, "pool": pool},
     }
 
 

@@ -41,7 +41,7 @@ def response(*, assignment, after: str) -> HttpResponseBase:
     It ends when nothing is being written any more. Where all places of this process are taken it holds what there is,
     says `crowded` and ends at once; the browser comes back for more by itself.
     """
-    after = after if re.fullmatch(r"\d{1,20}-\d{1,20}", after) else "0"
+    after = after if re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after) else "0"
     if _places.acquire(blocking=False):
         try:
             answer = StreamingHttpResponse(Events(assignment, after))

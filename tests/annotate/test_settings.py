@@ -44,6 +44,14 @@ def test_the_database_of_a_url():
     assert database["OPTIONS"]["pool"]["max_size"] >= 16
 
 
+def test_a_database_that_vanishes_is_noticed_soon_or_when_the_url_says():
+    names = ("connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count")
+    expression = f"[settings.DATABASES['default']['OPTIONS'][name] for name in {names}]"
+    assert read(expression, **PRODUCTION) == [10, 30_000, 15, 5, 3]
+    url = PRODUCTION["DATABASE_URL"] + "&tcp_user_timeout=60000&keepalives_count=9"
+    assert read(expression, **PRODUCTION | {"DATABASE_URL": url}) == [10, "60000", 15, 5, "9"]
+
+
 def test_https_makes_cookies_secure():
     names = ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT")
     expression = f"[getattr(settings, name) for name in {names}]"

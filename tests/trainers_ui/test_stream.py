@@ -86,7 +86,7 @@ def test_it_goes_on_where_it_was_cut(watch, chat, asked):
     assert rest == everything[2:]
 
 
-@pytest.mark.parametrize("last", ["nonsense", "$", "1", "-", "1-x"])
+@pytest.mark.parametrize("last", ["nonsense", "$", "1", "-", "1-x", "١-١", f"{2**64}-0"])
 def test_a_broken_last_event_begins_anew(watch, chat, asked, last):
     publish(chat, asked, "Good day")
 
