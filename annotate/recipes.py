@@ -68,10 +68,11 @@ class DPO(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(Options):
-    """PPO against a reward model with a KL penalty (arXiv 1707.06347, 1909.08593). An example is an episode."""
+    """PPO against a reward model with a KL penalty (arXiv 1707.06347, 1909.08593). An example is an episode: a prompt
+    with the answer that is written to it, both within max_tokens."""
 
     learning_rate: float = 3e-6
-    batch_size: int = 64
+    batch_size: int = 64  # episodes an update
     episodes: int = 2048
     kl_coef: float = 0.05
     max_new_tokens: int = 128
@@ -80,16 +81,29 @@ class PPO(Options):
     mini_batches: int = 1
     missing_end: float = 1.0  # taken off the reward of a text that does not end
     max_kl: float = 0.0  # ends the run before the policy is farther from its start than this; 0 never
+    save_steps: int = 10  # updates
 
     def __post_init__(self):
         super().__post_init__()
+        if self.epochs != 1:
+            raise Invalid("epochs is no option of ppo: episodes says how long it trains.")
         if self.episodes < self.batch_size:
             raise Invalid(f"episodes is {self.episodes}; at least batch_size, {self.batch_size}, is needed.")
         for name in ("max_new_tokens", "ppo_epochs", "mini_batches"):
             if getattr(self, name) < 1:
                 raise Invalid(f"{name} is {getattr(self, name)}; at least 1 is needed.")
-        if self.temperature <= 0 or self.kl_coef < 0:
-            raise Invalid("temperature is more than 0, kl_coef 0 or more.")
+        if self.max_new_tokens >= self.max_tokens:
+            raise Invalid(f"max_new_tokens {self.max_new_tokens} leaves no room for a prompt in max_tokens.")
+        if self.batch_size % (self.at_once * self.mini_batches):
+            raise Invalid(
+                f"batch_size {self.batch_size} is no multiple of at_once {self.at_once} times mini_batches "
+                f"{self.mini_batches}."
+            )
+        if self.temperature <= 0:
+            raise Invalid("temperature is more than 0.")
+        for name in ("kl_coef", "missing_end", "max_kl"):
+            if getattr(self, name) < 0:
+                raise Invalid(f"{name} is {getattr(self, name)}; at least 0 is needed.")
 
 
 OPTIONS: dict[str, type[Options]] = {Kind.SFT: SFT, Kind.REWARD: Reward, Kind.DPO: DPO, Kind.PPO: PPO}

@@ -62,6 +62,8 @@ def with_lora(model: transformers.PreTrainedModel, options: Options, task: str) 
         return model
     import peft
 
+    # Adapters begin at random.
+    transformers.set_seed(options.seed)
     kept = {"modules_to_save": ["score"]} if task == "SEQ_CLS" else {}
     config = peft.LoraConfig(
         task_type=task, r=options.lora_rank, lora_alpha=2 * options.lora_rank, target_modules=LORA_TARGETS, **kept

@@ -27,6 +27,7 @@ TRAINERS = {
     "sft": "worker.training.sft",
     "reward": "worker.training.reward",
     "dpo": "worker.training.dpo",
+    "ppo": "worker.training.ppo",
 }
 """By kind the module whose `train(work)` leaves a model in `work.made` and returns its metrics. By name, because
 importing one brings torch with it."""

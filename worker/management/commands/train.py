@@ -11,7 +11,9 @@ from annotate.management.refusal import RefusingCommand
 from annotate.models import TrainingRun
 from worker.training import running
 
-COMMON = {field.name for field in dataclasses.fields(recipes.Options)}
+FLAGS = {"ppo": ("prompts", "policy", "reward")}
+"""What of the record a kind takes; all others LEARNT."""
+LEARNT = ("export", "base")
 
 
 class Command(RefusingCommand):
@@ -24,6 +26,7 @@ class Command(RefusingCommand):
     manage.py train sft --export 12 --base SmolLM2-135M-Instruct --foreground
     manage.py train reward --export 13 12 --base demo-sft-1
     manage.py train dpo --export 13 --base demo-sft-1
+    manage.py train ppo --prompts 14 --policy demo-sft-1 --reward 2
     manage.py train --go-on 4 --foreground
     """
 
@@ -32,6 +35,9 @@ class Command(RefusingCommand):
         parser.add_argument("kind", nargs="?", choices=list(running.TRAINERS), metavar="KIND", help=kinds)
         parser.add_argument("--export", nargs="+", metavar="E", help="numbers or digests of what it learns from")
         parser.add_argument("--base", metavar="POLICY", help="name of the policy that it begins with")
+        parser.add_argument("--prompts", nargs="+", metavar="E", help="of ppo: numbers or digests of what it answers")
+        parser.add_argument("--policy", help="of ppo: name of the policy that it begins with, and is kept near to")
+        parser.add_argument("--reward", metavar="RUN", help="of ppo: number of the run that made its reward model")
         parser.add_argument("--name", default="", help="of the policy that comes of it")
         parser.add_argument("--foreground", action="store_true", help="train in this process")
         parser.add_argument(
@@ -43,7 +49,7 @@ class Command(RefusingCommand):
 
     def handle(self, *args, **options):
         if options["go_on"]:
-            if options["kind"] or options["export"] or options["base"]:
+            if options["kind"] or any(options[flag] for flags in (LEARNT, *FLAGS.values()) for flag in flags):
                 raise Invalid("--go-on takes a run as it was asked for; leave all else out.")
             run = training.named(options["go_on"])
         else:
@@ -61,14 +67,22 @@ class Command(RefusingCommand):
 
     def _asked(self, options: dict) -> TrainingRun:
         kind = options["kind"]
-        if not kind or not options["export"] or not options["base"]:
-            raise Invalid(f"Name what to train, {', '.join(running.TRAINERS)}, its --export and its --base.")
-        given = {name: options[name] for name in _options() if options[name] is not None}
+        if not kind:
+            raise Invalid(f"Name what to train: {', '.join(running.TRAINERS)}.")
+        flags = FLAGS.get(kind, LEARNT)
+        wrong = [flag for flag in LEARNT + FLAGS["ppo"] if options[flag] and flag not in flags]
+        taken = f"--{', --'.join(flags[:-1])} and --{flags[-1]}"
+        if wrong:
+            raise Invalid(f"{kind} takes {taken}, not --{wrong[0]}.")
+        if not all(options[flag] for flag in flags):
+            raise Invalid(f"Name what to train, {kind}, with its {taken}.")
+        learnt, base, *reward = (options[flag] for flag in flags)
         return training.prepare(
             kind=kind,
-            exports=[exports.named(text) for text in options["export"]],
-            base=training.policy_named(options["base"]),
-            options=given,
+            exports=[exports.named(text) for text in learnt],
+            base=training.policy_named(base),
+            reward=training.named(reward[0]) if reward else None,
+            options={name: options[name] for name in _options() if options[name] is not None},
             name=options["name"],
             background=not options["foreground"],
         )
