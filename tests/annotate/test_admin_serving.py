@@ -168,6 +168,16 @@ def test_failures_are_grouped_and_lead_to_their_list(admin_client, project, poli
     assert '<details id="why-' in page.content.decode()
 
 
+@pytest.mark.parametrize("reason", ["", " ", "<b>\n& \"100 %\" 😀", "😀" * 300])
+def test_any_reason_leads_to_its_list(admin_client, project, reason) -> None:
+    request = failed(project, reason)
+    failed(project, "Another reason.")
+    group = next(one for one in admin_client.get(PAGE).context["groups"] if one["reason"] == reason)
+    assert list(admin_client.get(group["list"]).context["cl"].result_list) == [request]
+    # The longest line that the web server takes.
+    assert len(group["list"]) < 4000
+
+
 def test_the_button_tries_a_group_again_and_says_which_could_not(admin_client, project) -> None:
     request, gone_on, other = failed(project), failed(project), failed(project, "Another reason.")
     conversations.ask_again(assignment=gone_on.assignment, user=gone_on.assignment.trainer)
