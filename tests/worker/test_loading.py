@@ -3,13 +3,14 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
 
 from tests import tiny
 from tests.worker.test_engine import begin, follow, load, text_of
-from worker.engines import loading, registry
+from worker.engines import loading, registry, sizes
 from worker.engines.base import LoadError, Sampling
 
 
@@ -97,3 +98,20 @@ def test_a_device_that_is_not_there_is_said_so(tiny_models, device):
 def test_an_unknown_device_is_said_so(tmp_path):
     with pytest.raises(LoadError, match="no device that torch knows"):
         load(tiny.build(tmp_path / "model"), device="abacus")
+
+
+def test_what_is_neither_here_nor_to_be_had_is_told_before_others_are_put_down_for_it(monkeypatch):
+    def silent(*_, **__):
+        raise ConnectionError
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", silent)
+    how = {"revision": "", "capacity": 4, "device": "cpu", "dtype": "auto", "quantisation": ""}
+    for read in (lambda: sizes.size_of("nobody/gone", **how), lambda: loading.load("nobody/gone", device="cpu")):
+        with pytest.raises(LoadError, match=r"^nobody/gone cannot be loaded: it is no folder, the hub does not answer"):
+            read()
+
+
+def test_a_folder_without_a_configuration_is_not_weighed(tmp_path):
+    how = {"revision": "", "capacity": 4, "device": "cpu", "dtype": "auto", "quantisation": ""}
+    with pytest.raises(LoadError, match=r"there is no config\.json"):
+        sizes.size_of(str(tmp_path), **how)

@@ -169,9 +169,10 @@ def test_one_that_cannot_be_loaded_keeps_no_other_from_being_served(begin, tiny_
         tiny.build(folder)
         (folder / "tokenizer.json").write_text("{}")
     begin(1.5)
+    # While nothing is asked of either, the one that is looked at first is held.
+    waits = say(chat(broken))
     until(lambda: states([broken]) == ["failed"])
     assert over(say(chat(good))).state == State.DONE
-    waits = say(chat(broken))
     until(lambda: states([good]) == ["ready"])
     assert over(say(chat(good))).state == State.DONE
     waits.refresh_from_db()

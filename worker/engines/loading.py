@@ -60,11 +60,7 @@ def load(
         model = (model if quantisation else model.to(place)).eval()
     # Whatever transformers, its file formats and the device's driver raise; all of it means the same here.
     except Exception as error:
-        reason = in_one_line(error)
-        # transformers says that it can make no tokenizer, at length.
-        if Path(location).is_dir() and not (Path(location) / "config.json").is_file():
-            reason = f"there is no config.json in {location}."
-        raise LoadError(f"{location} cannot be loaded: {reason}") from error
+        raise unreadable(location, error, origin) from error
     if info["missing_keys"]:
         raise LoadError(f"{location} lacks weights: {', '.join(sorted(info['missing_keys'])[:3])} …")
     if model.config._attn_implementation not in ATTENTIONS:
@@ -77,6 +73,17 @@ def load(
     if unknown:
         raise LoadError(f"{location} has layers that this engine does not serve: {', '.join(sorted(unknown))}.")
     return model, tokenizer
+
+
+def unreadable(location: str, error: Exception, origin: dict) -> LoadError:
+    """What it means that transformers raised this for a location that was read with these arguments of `source`."""
+    reason = in_one_line(error)
+    # transformers says both at length: that it can make no tokenizer, and that nobody answers.
+    if Path(location).is_dir() and not (Path(location) / "config.json").is_file():
+        reason = f"there is no config.json in {location}."
+    elif origin.get("local_files_only") and isinstance(error, OSError):
+        reason = "it is no folder, the hub does not answer, and not all of it is kept here."
+    return LoadError(f"{location} cannot be loaded: {reason}")
 
 
 def source(location: str, revision: str) -> dict:

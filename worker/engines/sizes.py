@@ -53,18 +53,21 @@ def _limits() -> Iterator[int]:
 def size_of(location: str, *, revision: str, capacity: int, device: str, dtype: str, quantisation: str) -> Size | None:
     """The size of a model that is loaded with these arguments (as of `loading.load`); None where it cannot be known.
 
-    `capacity` is how many texts at once. Raises LoadError where there is no such folder or device.
+    `capacity` is how many texts at once. Raises LoadError where there is no such folder or device, or no configuration.
     """
     if Path(location).is_absolute() and not Path(location).is_dir():
         raise LoadError(f"There is no folder {location}.")
     place = loading.find_device(device)
     wanted = loading.precision(place) if dtype == "auto" else getattr(torch, dtype)
+    origin = loading.source(location, revision)
     try:
-        config = transformers.AutoConfig.from_pretrained(location, **loading.source(location, revision))
+        config = transformers.AutoConfig.from_pretrained(location, **origin)
+    # Whatever the hub and transformers raise. Others must not be put down to load what has no configuration.
+    except Exception as error:
+        raise loading.unreadable(location, error, origin) from error
+    try:
         tensors = list(_tensors(location, revision))
-    except LoadError:
-        raise
-    # Whatever the hub, its files and transformers raise: loading says what is wrong with the model.
+    # The same of its files: loading says what is wrong with the model.
     except Exception:
         return None
     own = config.dtype or torch.float32
