@@ -20,9 +20,10 @@ JOBS = "jobs"
 """The queue of exports and imports; a worker listens to it beside its policies'."""
 
 TRAINING = "training"
-"""The queue of trainings, which want a machine that can train; a worker that is to train listens to it too."""
+"""The queue of trainings, and of passages, which train: both want a machine that can. A worker that is to train listens
+to it too."""
 
-KINDS_OF_JOBS = {JOBS: ("export", "import"), TRAINING: ("training",)}
+KINDS_OF_JOBS = {JOBS: ("export", "import"), TRAINING: ("training", "passage")}
 """Of which kinds of jobs one hears on which queue."""
 
 BELLS_AT_MOST = 10

@@ -23,13 +23,13 @@ from django.utils import timezone
 
 from annotate import bell
 from annotate.errors import BothsidesError, Conflict
-from annotate.models import Export, Import, Job, TrainingRun
+from annotate.models import Export, Import, Job, Passage, TrainingRun
 
 logger = logging.getLogger(__name__)
 
 State = Job.State
 
-KINDS: dict[str, type[Job]] = {"export": Export, "import": Import, "training": TrainingRun}
+KINDS: dict[str, type[Job]] = {"export": Export, "import": Import, "training": TrainingRun, "passage": Passage}
 """The kinds of jobs by name; `manage.py NAME… --go-on ID` runs one."""
 
 

@@ -1,4 +1,4 @@
-"""Policies: how they stand, and how one is switched off."""
+"""Policies: how they stand, and how one is switched on and off."""
 
 from annotate import generation, streams
 from annotate.models import Policy
@@ -7,6 +7,12 @@ from annotate.models import Policy
 def state(policy: Policy) -> tuple[str, str]:
     """How replies of a policy stand: `off`, or what its workers say (`streams.policy_state`), and the reason."""
     return ("off", policy.off) if policy.off else streams.policy_state(policy.pk)
+
+
+def switch_on(*, policy: Policy) -> None:
+    """Workers that serve all active policies serve it from the next sweep on."""
+    Policy.objects.filter(pk=policy.pk).update(active=True)
+    policy.active = True
 
 
 def switch_off(*, policy: Policy) -> int:

@@ -1,7 +1,7 @@
 """How things are trained: the options of each kind of training, with defaults, and a project's recipe of them."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin
 
 from annotate.errors import Invalid
@@ -123,6 +123,123 @@ def parse(kind: str, given: dict) -> Options:
 def as_json(options: Options) -> dict:
     """All options with their values."""
     return dataclasses.asdict(options)
+
+
+# A project's recipe -----------------------------------------------------------------------------------------------
+
+NAMES = "demonstrations", "comparisons", "prompts"
+"""The exports of a recipe."""
+
+MOST = 1000
+"""The highest weight of a policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The parts of the next round's candidates that the new policy and the last one have."""
+
+    new: int = 1
+    last: int = 1
+
+    def __post_init__(self):
+        if not (0 <= self.new <= MOST and 0 <= self.last <= MOST):
+            raise Invalid(f"weights: new and last are 0 to {MOST}.")
+        if not self.new + self.last:
+            raise Invalid("weights: new and last are both 0, so that the next round would sample from nothing.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is exported and trained between two rounds, and what the next one samples from.
+
+    Of the three exports their filters; of the trainings their options, where None leaves one out. `policy` says which
+    training makes the new policy.
+    """
+
+    rounds: Literal["all", "this"] = "all"
+    demonstrations: dict = field(default_factory=dict)
+    comparisons: dict = field(default_factory=dict)
+    prompts: dict = field(default_factory=dict)
+    prompts_of: Literal["comparisons", "prompts"] = "comparisons"
+    begins_with: str = ""  # the name of a policy; empty is the newest one of the round
+    sft: dict | None = None
+    reward: dict | None = field(default_factory=dict)
+    policy: Literal["ppo", "dpo", "sft"] = "ppo"
+    ppo: dict = field(default_factory=dict)
+    dpo: dict = field(default_factory=dict)
+    weights: Weights = field(default_factory=Weights)
+    replies: Literal["new", "last"] = "new"
+    drops_older: bool = True
+    scores: bool = True
+
+    def __post_init__(self):
+        for kind in OPTIONS:
+            if (options := getattr(self, kind)) is not None:
+                _in(kind, lambda kind=kind, options=options: parse(kind, options))
+        if self.policy == Kind.PPO and self.reward is None:
+            raise Invalid("policy is ppo, which needs a reward model: give reward its options, {} for the defaults.")
+        if self.policy == Kind.SFT and self.sft is None:
+            raise Invalid("policy is sft, which is left out: give sft its options, {} for the defaults.")
+
+    def trainings(self) -> list[str]:
+        """The steps that train, in their order: sft, reward, policy."""
+        wanted = {"sft": self.sft is not None, "reward": self.reward is not None, "policy": self.policy != Kind.SFT}
+        return [step for step, is_wanted in wanted.items() if is_wanted]
+
+    def exports(self) -> dict[str, tuple[str, str]]:
+        """The exports from which these learn: by name what is exported and in which format."""
+        found = {}
+        if self.sft is not None:
+            found["demonstrations"] = ("demonstrations", "messages")
+        if self.reward is not None or self.policy == Kind.DPO:
+            found["comparisons"] = ("comparisons", "ranked")
+        if self.policy == Kind.PPO:
+            found["prompts"] = (self.prompts_of, "prompt_only")
+        return found
+
+
+def recipe(given: dict) -> Recipe:
+    """A project's recipe, defaults for what is not given. Raises Invalid, with the name of what is wrong.
+
+    The filters of its exports are looked at by `passages.recipe_of`.
+    """
+    if not isinstance(given, dict):
+        raise Invalid('A recipe is an object in JSON, such as {"policy": "dpo"}.')
+    made = {}
+    known = {one.name: one.type for one in dataclasses.fields(Recipe)}
+    for name, value in given.items():
+        if name not in known:
+            raise Invalid(f"A recipe has no {name}. It may have: {', '.join(known)}.")
+        made[name] = _part(name, value, known[name])
+    return Recipe(**made)
+
+
+def _part(name: str, value, kind):
+    if kind is Weights:
+        known = [one.name for one in dataclasses.fields(Weights)]
+        if not isinstance(value, dict) or set(value) - set(known):
+            raise Invalid(f"weights is {value!r}; it is an object with {' and '.join(known)}.")
+        for part, weight in value.items():
+            _in("weights", lambda part=part, weight=weight: _check(part, weight, int))
+        return Weights(**value)
+    if kind is dict or kind == dict | None:
+        if not isinstance(value, dict) and not (value is None and kind is not dict):
+            told = "an object" if kind is dict else "an object, or null, which leaves it out"
+            raise Invalid(f"{name} is {value!r}; it is {told}.")
+    elif kind in (bool, str):
+        if not isinstance(value, kind):
+            raise Invalid(f"{name} is {value!r}; it is {'true or false' if kind is bool else 'a text'}.")
+    else:
+        _check(name, value, kind)
+    return value
+
+
+def _in(name: str, act) -> None:
+    """Do it; a refusal says in which part of the recipe it is."""
+    try:
+        act()
+    except Invalid as error:
+        raise Invalid(f"{name}: {error.message}") from error
 
 
 def _check(name: str, value, kind) -> None:

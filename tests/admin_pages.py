@@ -14,6 +14,7 @@ def filled(page: HttpResponse, **changes: object) -> dict[str, object]:
             value = field.value()
             if value is None or value is False or getattr(field.field.widget, "read_only", False):
                 continue
-            prepared = field.field.prepare_value(value)
+            # Text is as the page has it already; JSON would be put in quotes once more.
+            prepared = value if isinstance(value, str) else field.field.prepare_value(value)
             sent[field.html_name] = prepared.replace("\n", "\r\n") if isinstance(prepared, str) else prepared
     return {name: value for name, value in (sent | changes).items() if value is not None}

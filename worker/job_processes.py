@@ -1,5 +1,5 @@
-"""Exports, imports and trainings of this worker: each is a management command in a process of its own, so that it can
-be stopped and takes nothing from the loops beside it.
+"""Exports, imports, trainings and passages of this worker: each is a management command in a process of its own, so
+that it can be stopped and takes nothing from the loops beside it.
 
 A bell only says where to look. Where there is room the job is begun; where there is none the bell is forgotten, because
 whoever has done a job looks for the next, and the sweep rings again.
@@ -23,7 +23,7 @@ from annotate.embedded import die_with_parent
 
 logger = logging.getLogger(__name__)
 
-COMMANDS = {"export": "export", "import": "import_conversations", "training": "train"}
+COMMANDS = {"export": "export", "import": "import_conversations", "training": "train", "passage": "iterate"}
 """By kind of job, the management command that goes on with one."""
 
 POLL_SECONDS = 0.2

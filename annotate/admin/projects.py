@@ -1,5 +1,6 @@
 """Projects with their guidelines and members, and the steps of their rounds."""
 
+import json
 from collections.abc import Callable
 
 from django import forms
@@ -12,7 +13,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from annotate import assignments, iterations, projects, queue
+from annotate import assignments, iterations, passages, projects, queue
 from annotate.admin import project_policies
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
@@ -43,6 +44,13 @@ def tidied(text: str) -> str:
     return text.replace("\r\n", "\n").strip()
 
 
+class Indented(json.JSONEncoder):
+    """JSON as people read it."""
+
+    def __init__(self, **how):
+        super().__init__(**how | {"indent": 2})
+
+
 class ProjectForm(forms.ModelForm):
     """A project and the newest text of its guidelines."""
 
@@ -50,6 +58,14 @@ class ProjectForm(forms.ModelForm):
         required=False,
         widget=AdminTextareaWidget(attrs={"rows": 30}),
         help_text="Markdown. A changed text becomes a new version; earlier ones are kept.",
+    )
+    recipe = forms.JSONField(
+        required=False,
+        encoder=Indented,
+        widget=AdminTextareaWidget(attrs={"rows": 10, "class": "vLargeTextField", "spellcheck": "false"}),
+        help_text="JSON. {} is the default: a reward model of all comparisons, and PPO against it. Another: "
+        '{"sft": {"epochs": 3}, "reward": {"heads": 2}, "policy": "dpo", "dpo": {"beta": 0.2}, '
+        '"weights": {"new": 2, "last": 1}, "replies": "last"}. docs/training.md has every field.',
     )
 
     class Meta:
@@ -78,6 +94,7 @@ class ProjectForm(forms.ModelForm):
             "top_p",
             "top_k",
             "split_by",
+            "recipe",
         )
 
     def __init__(self, *args, **kwargs):
@@ -107,6 +124,16 @@ class ProjectForm(forms.ModelForm):
             except BothsidesError as error:
                 raise ValidationError(error.message) from error
         return split_by
+
+    def clean_recipe(self) -> dict:
+        """Raises ValidationError with what is wrong in it."""
+        given = self.cleaned_data["recipe"]
+        given = {} if given is None else given
+        try:
+            passages.recipe_of(given)
+        except BothsidesError as error:
+            raise ValidationError(error.message) from error
+        return given
 
     def clean_topic(self) -> str:
         return tidied(self.cleaned_data["topic"])
@@ -172,6 +199,14 @@ FIELDSETS = (
             "fields": ("split_by",),
             "description": "Into train, validation and test. By author, what was brought in and prompts go by their "
             "family, and what an author made in a family of another split is held out of all three.",
+        },
+    ),
+    (
+        "From one iteration to the next",
+        {
+            "fields": ("recipe",),
+            "description": "What manage.py iterate exports and trains when it ends the open iteration, and what the "
+            "next one samples from. One that is under way keeps the recipe that it began with.",
         },
     ),
 )

@@ -95,9 +95,15 @@ def prepare(
     created_by: User | None = None,
     parents: Sequence[Export] = (),
     keys: Sequence[int] | None = None,
+    background: bool = True,
 ) -> Export:
-    """Ask for an export that a worker writes; see `export`. Raises Invalid where it is asked for what there is not."""
-    asked = _ask(named(what), project, format, filters, files or Files(), created_by, parents, keys, background=True)
+    """Ask for an export that a worker writes, or with `background` False whoever calls `go_on`; see `export`.
+
+    Raises Invalid where it is asked for what there is not.
+    """
+    asked = _ask(
+        named(what), project, format, filters, files or Files(), created_by, parents, keys, background=background
+    )
     jobs.ring(asked)
     return asked
 

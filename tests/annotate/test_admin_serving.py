@@ -168,7 +168,7 @@ def test_failures_are_grouped_and_lead_to_their_list(admin_client, project, poli
     assert '<details id="why-' in page.content.decode()
 
 
-@pytest.mark.parametrize("reason", ["", " ", "<b>\n& \"100 %\" 😀", "😀" * 300])
+@pytest.mark.parametrize("reason", ["", " ", '<b>\n& "100 %" 😀', "😀" * 300])
 def test_any_reason_leads_to_its_list(admin_client, project, reason) -> None:
     request = failed(project, reason)
     failed(project, "Another reason.")

@@ -3,12 +3,11 @@
 import dataclasses
 from typing import Literal, get_args, get_origin
 
-from tqdm import tqdm
-
 from annotate import exports, recipes, training
 from annotate.errors import Invalid
 from annotate.management.refusal import RefusingCommand
 from annotate.models import TrainingRun
+from worker.management.progress import Bar, figures
 from worker.training import running
 
 FLAGS = {"ppo": ("prompts", "policy", "reward")}
@@ -57,11 +56,11 @@ class Command(RefusingCommand):
             if not options["foreground"]:
                 self.stdout.write(f"run {run.pk} waits for a worker; manage.py train --go-on {run.pk} does it here")
                 return
-        with _Bar() as bar:
+        with Bar() as bar:
             running.go_on(run, progress=bar.show)
         run.refresh_from_db()
         policy = getattr(run, "policy", None)
-        self.stdout.write(", ".join(f"{name} {_short(value)}" for name, value in run.metrics.items() if _plain(value)))
+        self.stdout.write(figures(run.metrics))
         made = f"policy {policy.name}, not active yet" if policy else "reward model"
         self.stdout.write(f"run {run.pk}, {made}, models/{run.location}, sha256 {run.digest}")
 
@@ -100,35 +99,3 @@ def _options() -> dict[str, dict]:
                 told["type"] = field.type
             told["help"] += f"{', ' if told['help'] else ''}{kind} {field.default}"
     return found
-
-
-class _Bar:
-    """A progress bar a step, on a terminal, with what was measured last behind it."""
-
-    def __init__(self):
-        self.step, self.bar = "", None
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def show(self, step: str, done: int, total: int | None, values: dict[str, float]) -> None:
-        """Show how far it is."""
-        if step != self.step:
-            self.__exit__()
-            self.step, self.bar = step, tqdm(desc=step, total=total, disable=None)
-        self.bar.total = total
-        self.bar.update(done - self.bar.n)
-        if values:
-            self.bar.set_postfix({name: _short(value) for name, value in values.items()})
-
-
-def _plain(value) -> bool:
-    return isinstance(value, int | float)
-
-
-def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
