@@ -26,7 +26,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 # Only what changes rarely is copied, so that a change of code installs nothing again. Without a GPU,
 # --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu brings a far smaller PyTorch.
 ARG PIP_EXTRA_INDEX_URL=
-RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint constraints.txt '.[s3,train]'
+RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint constraints.txt '.[quantised,s3,train]'
 
 
 FROM interpreter AS run

@@ -80,6 +80,7 @@ def test_it_learns_and_registers_a_policy_that_can_be_served(export, base, home)
     assert (policy.parent, policy.active, policy.engine) == (base, False, "transformers")
     assert policy.location == policy.name == f"{run.project.slug}-sft-{run.pk}"
     assert not (home / "training" / str(run.pk)).exists()
+    assert {path.stat().st_mode & 0o777 for path in (home / "models" / policy.location).iterdir()} == {0o644}
     engine = TransformersEngine(str(home / "models" / policy.location), device="cpu")
     engine.close()
     assert set(run.versions) >= {"bothsides", "torch", "trl"}

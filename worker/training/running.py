@@ -106,6 +106,8 @@ def _put_in_place(run: TrainingRun, made: Path, place: Path, metrics: dict) -> N
     (made / MADE_BY).write_text(json.dumps({"run": run.pk, "kind": run.kind, "metrics": metrics}))
     for path in made.rglob("*"):
         if path.is_file():
+            # A server of models runs as somebody else, and safetensors writes for its owner alone.
+            path.chmod(0o644)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     place.parent.mkdir(parents=True, exist_ok=True)
