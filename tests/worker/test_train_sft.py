@@ -200,7 +200,7 @@ def test_a_full_disk_is_said(export, base, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "/models/x")
 
-    monkeypatch.setattr(running, "_put_in_place", full)
+    monkeypatch.setattr(running, "put_in_place", full)
     run = asked(export, base)
     with pytest.raises(Invalid, match="No space left on device"):
         run_it(run)

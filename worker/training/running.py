@@ -47,24 +47,35 @@ def go_on(run: TrainingRun, *, progress: Progress) -> TrainingRun:
     """
     if run.state in TrainingRun.ENDED and run.state != TrainingRun.State.DONE and not run.background:
         jobs.put_back(run)
-    with jobs.running(run) as held, _said_clearly():
+    with jobs.running(run) as held, said_clearly():
         work = Work(run, held, progress)
-        place = settings.BOTHSIDES_HOME / "models" / training.name_of_result(run)
+        place = place_of(run)
         metrics = _metrics_of_model_in_place(run, place)
         if metrics is None:
             metrics = import_module(TRAINERS[run.kind]).train(work)
-            _put_in_place(run, work.made, place, metrics)
+            put_in_place(run, work.made, metrics)
         work.tell("Registering", 0)
-        training.register(
-            run=run,
-            token=held.token,
-            location=place.name,
-            digest=_digest(place),
-            metrics=metrics,
-            versions=versions(),
-        )
+        register(run, held, metrics)
     shutil.rmtree(work.folder, ignore_errors=True)
     return run
+
+
+def place_of(run: TrainingRun) -> Path:
+    """Where the model of a run lies once it is whole."""
+    return settings.BOTHSIDES_HOME / "models" / training.name_of_result(run)
+
+
+def register(run: TrainingRun, held: jobs.Run, metrics: dict) -> None:
+    """End a run whose model lies in its place. See `training.register` for what is raised."""
+    place = place_of(run)
+    training.register(
+        run=run,
+        token=held.token,
+        location=place.name,
+        digest=_digest(place),
+        metrics=metrics,
+        versions=versions(),
+    )
 
 
 def versions() -> dict[str, str]:
@@ -79,7 +90,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def _said_clearly() -> Iterator[None]:
+def said_clearly() -> Iterator[None]:
     """A full disk and a missing library as Invalid, in a sentence."""
     try:
         yield
@@ -99,8 +110,9 @@ def _said_clearly() -> Iterator[None]:
         ) from error
 
 
-def _put_in_place(run: TrainingRun, made: Path, place: Path, metrics: dict) -> None:
-    """Move the model that was made among the models, in one step."""
+def put_in_place(run: TrainingRun, made: Path, metrics: dict) -> None:
+    """Move the model that was made among the models, in one step. Raises Invalid where another has that name."""
+    place = place_of(run)
     if place.exists():
         raise Invalid(f"There is a folder {place} already, which is not of this run. Train under another --name.")
     (made / MADE_BY).write_text(json.dumps({"run": run.pk, "kind": run.kind, "metrics": metrics}))
