@@ -19,6 +19,7 @@ from annotate.models import (
     Policy,
     Project,
     ProjectPolicy,
+    Ranking,
     TrainingRun,
     User,
 )
@@ -69,7 +70,7 @@ def prepare(
     """Ask for the way from the open round to the next, by the project's recipe as it stands now.
 
     With `asks` it waits before every step for a person's yes. Raises Conflict where no round is open or another
-    passage is under way; Invalid where the recipe is wrong or its policy cannot be trained.
+    passage is under way; Invalid where the recipe is wrong, its policy cannot be trained or nothing was ranked yet.
     """
     recipe = recipe_of(project.recipe)
     iteration = Iteration.objects.filter(project=project, state=Iteration.State.OPEN).first()
@@ -78,6 +79,9 @@ def prepare(
     beginning = _begins_with(recipe, iteration)
     if beginning.engine != Policy.Engine.TRANSFORMERS:
         raise Invalid(f"Policy {beginning.name} is on a server; only one that workers load themselves can be trained.")
+    # What else there is nothing to learn from shows when it is exported: a round that is closed stays closed.
+    if "comparisons" in recipe.exports() and not Ranking.objects.filter(comparison__project=project).exists():
+        raise Invalid(f"Nothing was ranked in project {project.slug} yet, so that there is nothing to learn from.")
     try:
         with transaction.atomic():
             passage = Passage.objects.create(

@@ -21,6 +21,8 @@ from worker.training import running
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 DPO = {"policy": "dpo"}
+IMPORTED_ONLY = DPO | {"comparisons": {"origins": ["imported"]}}
+"""Of which there is nothing."""
 SPLITS = {"train": 2, "validation": 1}
 
 
@@ -266,8 +268,8 @@ def test_a_stop_ends_the_training_and_it_goes_on(project, monkeypatch):
 # What goes wrong -----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_to_learn_from_leaves_what_is_served(monkeypatch):
-    project = factory.project(recipe=DPO)
+def test_nothing_to_learn_from_leaves_what_is_served():
+    project = ranked_project(recipe=IMPORTED_ONLY)
     served = factory.current(project).reply_policy
     passage = passages.prepare(project=project)
     with pytest.raises(Invalid, match="Exporting: "):
@@ -316,7 +318,7 @@ def test_a_training_that_failed_is_made_anew_as_the_recipe_asks_now(project, mon
 
 
 def test_an_export_that_is_asked_for_otherwise_now_is_written_anew(project):
-    project.recipe = DPO | {"comparisons": {"origins": ["imported"]}}
+    project.recipe = IMPORTED_ONLY
     project.save()
     passage = passages.prepare(project=project)
     with pytest.raises(Invalid, match="Exporting"):
@@ -354,6 +356,8 @@ def test_what_cannot_be_done_is_refused_before_the_round_ends(project):
         project.save()
         with pytest.raises(Invalid, match=told):
             passages.prepare(project=project)
+    with pytest.raises(Invalid, match="Nothing was ranked"):
+        passages.prepare(project=factory.project(recipe=DPO))
     assert factory.current(project).number == 1
     assert not Passage.objects.exists()
 
@@ -426,7 +430,7 @@ def test_the_command_waits_for_yes_and_goes_on(project):
 
 
 def test_the_command_says_what_to_do_when_it_failed():
-    project = factory.project(recipe=DPO)
+    project = ranked_project(recipe=IMPORTED_ONLY)
     with pytest.raises(CommandError, match="--reopen it opens the next iteration without a new policy"):
         said("--project", project.slug)
     assert "Iteration 2 is open" in said("--project", project.slug, "--reopen")
