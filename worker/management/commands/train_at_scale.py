@@ -5,7 +5,6 @@ from pathlib import Path
 from annotate import exports, training
 from annotate.errors import Invalid
 from annotate.management.refusal import RefusingCommand
-from worker.training import scale
 
 DATA = {"sft": "demonstrations", "reward": "comparisons", "ppo": "prompts"}
 """By kind the flag of what it learns from."""
@@ -34,9 +33,12 @@ class Command(RefusingCommand):
         parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs an engine of vLLM is spread over (1)")
         parser.add_argument("--bring-back", choices=["sft", "ppo"], help="register what came of it, of this kind")
         parser.add_argument("--name", default="", help="of the policy that is brought back")
-        parser.add_argument("--trained-by", default=f"OpenRLHF {scale.OPENRLHF}", help="kept with what is brought back")
+        parser.add_argument("--trained-by", help="kept with what is brought back (OpenRLHF, with its version)")
 
     def handle(self, *args, **options):
+        # It brings torch with it, for which --help need not wait.
+        from worker.training import scale
+
         given = {kind: exports.named(options[flag]) for kind, flag in DATA.items() if options[flag]}
         what = {
             "folder": options["folder"],
@@ -57,7 +59,7 @@ class Command(RefusingCommand):
             exports=list(given.values()),
             base=policy,
             name=options["name"],
-            trained_by=options["trained_by"],
+            trained_by=options["trained_by"] or f"OpenRLHF {scale.OPENRLHF}",
             **what,
         )
         self.stdout.write(f"run {run.pk}, policy {run.policy.name}, not active yet, models/{run.location}")
