@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from annotate import conversations, streams
-from annotate.models import Export, GenerationRequest, Role
+from annotate import conversations, jobs, streams
+from annotate.models import Export, GenerationRequest, Job, Role
 from tests import factory
 
 TOKEN = "a-token-of-tests"
@@ -98,7 +98,7 @@ def test_what_the_record_tells(client):
     assert len(found["bothsides_assignments"]) == 8
     assert found["bothsides_open_iterations"] == {(): 1}
     assert {key: count for key, count in found["bothsides_jobs"].items() if count} == {("export", "waiting"): 1}
-    assert len(found["bothsides_jobs"]) == 15
+    assert len(found["bothsides_jobs"]) == len(jobs.KINDS) * len(Job.State)
     assert found["bothsides_workers"] == {(): 0}
 
 

@@ -157,7 +157,7 @@ def test_query_count_does_not_grow(api, project, django_assert_num_queries) -> N
     client = api(factory.person(project, role="engineer"))
     with django_assert_num_queries(4):
         client.get(LIST)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         client.get(one(conversation))
     for _ in range(3):
         suggested_piece(project)
@@ -170,6 +170,6 @@ def test_query_count_does_not_grow(api, project, django_assert_num_queries) -> N
     long = factory.finished_piece(project, None, *turns, slot=slot)
     with django_assert_num_queries(4):
         client.get(LIST)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         client.get(one(long))
     assert demonstrations.standing_in(long) is None

@@ -40,7 +40,7 @@ def begin(settings, tiny_models):
         process.join(20)
 
 
-def served(count, location="tiny"):
+def served(count, location="endless"):
     return [factory.policy(location=location) for _ in range(count)]
 
 
@@ -115,7 +115,7 @@ def test_of_three_of_which_two_fit_the_longest_unused_makes_room(begin):
 
 
 def test_two_that_are_busy_take_turns_and_both_are_done(begin):
-    policies = served(2, "endless")
+    policies = served(2)
     requests = [bulk(policy, 20, max_new_tokens=120) for policy in policies]
     process = begin(1.5)
 
@@ -130,7 +130,7 @@ def test_two_that_are_busy_take_turns_and_both_are_done(begin):
 
 def test_people_do_not_wait_for_all_bulk_of_another_and_are_told_meanwhile(begin, settings):
     settings.WORKER_SWAP_SECONDS = 4
-    busy, asked = served(2, "endless")
+    busy, asked = served(2)
     requests = bulk(busy, 30, max_new_tokens=200)
     process = begin(1.5)
     until(lambda: requests.filter(state=State.CLAIMED).exists())
@@ -144,7 +144,7 @@ def test_people_do_not_wait_for_all_bulk_of_another_and_are_told_meanwhile(begin
 
 
 def test_bulk_that_takes_long_is_given_back_once_where_people_wait(begin):
-    busy, asked = served(2, "endless")
+    busy, asked = served(2)
     # Far longer than a second of patience.
     requests = bulk(busy, 8, max_new_tokens=1500)
     process = begin(1.5)
@@ -162,7 +162,7 @@ def test_bulk_that_takes_long_is_given_back_once_where_people_wait(begin):
 
 
 def test_one_that_cannot_be_loaded_keeps_no_other_from_being_served(begin, tiny_models):
-    good = factory.policy(location="tiny")
+    good = factory.policy(location="endless")
     broken = factory.policy(location="broken")
     folder = tiny_models / "broken"
     if not folder.is_dir():
@@ -180,7 +180,7 @@ def test_one_that_cannot_be_loaded_keeps_no_other_from_being_served(begin, tiny_
 
 
 def test_what_is_larger_than_all_memory_is_tried_alone(begin):
-    policy = factory.policy(location="tiny")
+    policy = factory.policy(location="endless")
     begin(0.01)
     assert over(say(chat(policy))).state == State.DONE
 
@@ -197,7 +197,7 @@ def test_a_policy_that_is_switched_off_leaves_its_room_to_others(begin):
 
 
 def test_a_model_whose_process_ends_gives_back_what_it_holds_while_another_waits(begin):
-    policies = served(2, "endless")
+    policies = served(2)
     requests = [say(chat(policy, max_new_tokens=1900)) for policy in policies]
     process = begin(1.5)
     until(lambda: GenerationRequest.objects.filter(state=State.CLAIMED).exists())
