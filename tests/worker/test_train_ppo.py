@@ -411,3 +411,8 @@ def test_the_command_trains_and_says_what_came_of_it(export, reward):
 def test_the_command_refuses(given, told):
     with pytest.raises(CommandError, match=told):
         call_command("train", *given)
+
+
+def test_no_nul_reaches_the_record():
+    assert ppo._shown("a\0b") == "ab"
+    assert ppo._shown("\0" + "c" * 10_000) == "c" * ppo.CHARACTERS

@@ -318,9 +318,9 @@ def _compared(work: Work, players: Players, prompts: list[Prompt]) -> dict:
         "kl": told["after"]["kl"],
         "samples": [
             {
-                "prompt": prompt.text[:CHARACTERS],
-                "before": early.text[:CHARACTERS],
-                "after": late.text[:CHARACTERS],
+                "prompt": _shown(prompt.text),
+                "before": _shown(early.text),
+                "after": _shown(late.text),
                 "reward_before": early.reward,
                 "reward_after": late.reward,
             }
@@ -345,3 +345,8 @@ def _shuffled(count: int, seed: int, again: int) -> list[int]:
     order = list(range(count))
     random.Random(f"prompts {seed} {again}").shuffle(order)  # noqa: S311
     return order
+
+
+def _shown(text: str) -> str:
+    """As much of a text as is kept; the record takes no NUL, which an untaught model writes now and then."""
+    return text.replace("\0", "")[:CHARACTERS]
