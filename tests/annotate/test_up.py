@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from annotate import embedded
+from tests.worker.watching import words_of
 
 # Starts servers and processes again and again.
 pytestmark = pytest.mark.slow
@@ -74,7 +75,7 @@ class Site:
             return answer.code, json.load(answer)
 
     def child(self, word: str) -> psutil.Process:
-        [found] = [child for child in psutil.Process(self.process.pid).children() if word in child.cmdline()]
+        [found] = [child for child in psutil.Process(self.process.pid).children() if word in words_of(child)]
         return found
 
     def end(self, number: signal.Signals) -> str:

@@ -18,7 +18,7 @@ from annotate.datasets import checkpoint, filters, snapshots
 from annotate.datasets.incoming import bringing
 from annotate.models import Import
 from tests import factory, site
-from tests.worker.watching import until
+from tests.worker.watching import until, words_of
 from worker import job_processes, tasks
 from worker.job_processes import JobProcesses
 
@@ -86,7 +86,7 @@ def state(job) -> str:
 
 
 def children() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if any("annotate.models" in word for word in one.cmdline())]
+    return [one for one in psutil.Process().children() if any("annotate.models" in word for word in words_of(one))]
 
 
 def test_the_command_of_each_kind_is_there():
@@ -312,7 +312,7 @@ def test_a_worker_that_is_killed_takes_its_child_along_and_another_goes_on(worke
     blocker.start()
     try:
         until(lambda: state(asked) == State.RUNNING, 60)
-        (child,) = [one for one in psutil.Process(first.pid).children(recursive=True) if "--go-on" in one.cmdline()]
+        (child,) = [one for one in psutil.Process(first.pid).children(recursive=True) if "--go-on" in words_of(one)]
         first.kill()
         first.wait()
         until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

@@ -46,7 +46,10 @@ def assert_everything_ended_once():
 
 def test_a_worker_that_is_killed_loses_nothing_and_stores_nothing_twice(launch, endless):
     requests = bulk(endless, 8, max_new_tokens=250)
-    # So that some are done, some in the middle and some wait.
+    # Two that are done early, so that there is time in which others are in the middle and some wait.
+    for request in requests[:2]:
+        request.sampling = {**request.sampling, "max_new_tokens": 20}
+        request.save(update_fields=["sampling"])
     first = launch(WORKER_CAPACITY="9")
     until(lambda: requests.filter(state=State.DONE).exists() and requests.filter(state=State.CLAIMED).exists(), 60)
     first.send_signal(signal.SIGKILL)

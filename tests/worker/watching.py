@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+import psutil
+
 from annotate import streams
 from annotate.models import GenerationRequest
 
@@ -21,6 +23,14 @@ def until(true: Callable[[], object], seconds: float = 30):
         assert time.monotonic() < deadline, "It did not come true in time."
         time.sleep(0.02)
     return found
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; none where it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def over(request: GenerationRequest, seconds: float = 30) -> GenerationRequest:
