@@ -1,8 +1,9 @@
 """Trainings: asked for, measured, and registered with what came of them. What trains is in `worker.training`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from annotate import jobs, recipes
 from annotate.errors import Conflict, Invalid, NotFound
@@ -109,6 +110,54 @@ def measure(*, run: TrainingRun, step: int, values: dict[str, float]) -> None:
     if not made:
         point.values |= values
         point.save(update_fields=["values", "created_at"])
+
+
+MOST_POINTS = 200
+"""So many points of a measure a curve has; more than there is room for would only be slower to draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measure over some steps next to each other, of which `step` is the last: its mean, lowest and highest."""
+
+    place: int
+    step: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """What was measured, by name in the order of steps. All points of one place are of the same steps, `width` many."""
+
+    width: int
+    points: dict[str, list[Point]]
+
+
+def curves(run: TrainingRun) -> Curves:
+    """What was measured as it went, thinned out to MOST_POINTS of each measure, in one query however long it was."""
+    with connection.cursor() as cursor:
+        cursor.execute(CURVES, {"run": run.pk, "most": MOST_POINTS})
+        rows = cursor.fetchall()
+    points: dict[str, list[Point]] = {}
+    for name, _, *values in rows:
+        points.setdefault(name, []).append(Point(*values))
+    return Curves(width=rows[0][1] if rows else 1, points=points)
+
+
+CURVES = """
+    WITH whole AS (
+        SELECT min(step) AS first, greatest(1, ceil((max(step) - min(step) + 1) / %(most)s::numeric))::int AS width
+        FROM annotate_trainingpoint WHERE run_id = %(run)s
+    )
+    SELECT one.key, whole.width, (point.step - whole.first) / whole.width AS place, max(point.step),
+        avg(one.value::float8), min(one.value::float8), max(one.value::float8)
+    FROM annotate_trainingpoint point CROSS JOIN whole CROSS JOIN LATERAL jsonb_each(point.values) one
+    WHERE point.run_id = %(run)s AND jsonb_typeof(one.value) = 'number'
+    GROUP BY one.key, whole.width, place
+    ORDER BY one.key, place
+"""
 
 
 def name_of_result(run: TrainingRun) -> str:

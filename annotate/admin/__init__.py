@@ -11,6 +11,7 @@ from annotate.admin import (
     generation,
     imports,
     iterations,
+    passages,
     people,
     policies,
     projects,
@@ -18,6 +19,7 @@ from annotate.admin import (
     rankings,
     reviews,
     tokens,
+    training,
 )
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "generation",
     "imports",
     "iterations",
+    "passages",
     "people",
     "policies",
     "projects",
@@ -35,6 +38,7 @@ __all__ = [
     "rankings",
     "reviews",
     "tokens",
+    "training",
 ]
 
 admin.site.site_header = admin.site.site_title = "Bothsides"

@@ -10,7 +10,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from annotate import exports
+from annotate import exports, lineage
 from annotate.admin.export_form import FIELDSETS, NewExportForm
 from annotate.admin.jobs import JobAdmin, as_lines
 from annotate.admin.reading import linked
@@ -45,13 +45,15 @@ class ExportAdmin(JobAdmin):
         "downloads",
         "made_from",
         "made_of_it",
+        "learnt_from_it",
+        "step_of",
         "filter_values",
         "written_as",
     )
     fieldsets = (
         (None, {"fields": ("id", "how_far", "reason", "project", "kind", "lines", "digest")}),
         ("Files", {"fields": ("downloads",)}),
-        ("What is in it", {"fields": ("counts", "made_from", "made_of_it")}),
+        ("What is in it", {"fields": ("counts", "made_from", "step_of", "made_of_it", "learnt_from_it")}),
         (
             "How it was asked for",
             {
@@ -143,6 +145,14 @@ class ExportAdmin(JobAdmin):
     @admin.display(description="others made from it")
     def made_of_it(self, export: Export) -> SafeString:
         return linked(*export.children.order_by("id")[:SHOWN])
+
+    @admin.display(description="trainings that learn from it")
+    def learnt_from_it(self, export: Export) -> SafeString:
+        return linked(*export.training_runs.defer("metrics").order_by("id")[:SHOWN])
+
+    @admin.display(description="a step of")
+    def step_of(self, export: Export) -> SafeString:
+        return linked(lineage.passage_of_export(export))
 
     def downloads(self, export: Export) -> SafeString:
         """Each file as a link, with its size, its lines and its digest."""

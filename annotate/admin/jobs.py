@@ -8,11 +8,12 @@ from django.forms import Script
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import path, reverse
+from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from annotate import jobs
-from annotate.admin.reading import ReadOnly
+from annotate.admin.reading import ReadOnly, duration
 from annotate.errors import BothsidesError
 from annotate.models import Job
 
@@ -91,6 +92,13 @@ class JobAdmin(ReadOnly):
         (title, first), *others = self.fieldsets
         fields = [name for name in first["fields"] if name != "reason" or (obj and obj.reason)]
         return [(title, first | {"fields": fields}), *others]
+
+    @admin.display(description="took")
+    def took(self, job: Job) -> str:
+        """How long the last attempt took, or has taken by now."""
+        if job.started_at is None or job.state == Job.State.WAITING:
+            return "–"
+        return duration(((job.ended_at or timezone.now()) - job.started_at).total_seconds())
 
     def stop(self, job: Job) -> None:
         """Stop it. Raises Conflict."""

@@ -5,14 +5,18 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin, messages
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
-from annotate import policies
-from annotate.admin.reading import Listed
-from annotate.models import Policy
+from annotate import lineage, policies
+from annotate.admin.reading import Listed, linked
+from annotate.models import Policy, TrainingRun
 from annotate.models.policies import KEY_VARIABLE
 
 OF_A_SERVER = ("served_as", "key_variable", "concurrency", "context_tokens", "honours_seed")
 CONCURRENCY = 32
+SHOWN = 100
+"""Policies and runs that came of one, as far as its page lists them."""
 
 
 class PolicyForm(forms.ModelForm):
@@ -87,6 +91,9 @@ class PolicyAdmin(Listed):
     ordering = ("-id",)
     autocomplete_fields = ("parent",)
 
+    class Media:
+        css = {"all": ("annotate/admin.css",)}
+
     def get_fieldsets(self, request, obj=None):
         last = ("served", "created_at") if obj else ()
         return [
@@ -106,6 +113,7 @@ class PolicyAdmin(Listed):
                     )
                 },
             ),
+            *([("Lineage", {"fields": ("line", "children", "runs")})] if obj else []),
             ("Of a server that speaks /v1/chat/completions", {"fields": OF_A_SERVER}),
         ]
 
@@ -113,7 +121,7 @@ class PolicyAdmin(Listed):
         if not obj:
             return []
         shown = ("name", "engine", "location", "revision", "quantisation", "thinking", "parent", "served", "created_at")
-        return [*shown, *OF_A_SERVER]
+        return [*shown, "line", "children", "runs", *OF_A_SERVER]
 
     def has_delete_permission(self, request, obj=None) -> bool:
         return False
@@ -134,3 +142,35 @@ class PolicyAdmin(Listed):
     def served(self, policy: Policy) -> str:
         state, reason = policies.state(policy)
         return f"{state}: {reason}" if reason else state
+
+    @admin.display(description="back to the first")
+    def line(self, policy: Policy) -> SafeString:
+        """The policy, what it came of, and so on, each with the run that made it and what that learnt from."""
+        items = ((linked(one.policy), _came_of(one.run)) for one in lineage.of(policy))
+        return format_html('<ol class="line">{}</ol>', format_html_join("", "<li>{}{}</li>", items))
+
+    @admin.display(description="trained from it")
+    def children(self, policy: Policy) -> SafeString:
+        return linked(*policy.policy_set.order_by("id")[:SHOWN])
+
+    @admin.display(description="runs that began with it")
+    def runs(self, policy: Policy) -> SafeString:
+        runs = policy.training_runs.defer("metrics").order_by("id")
+        return linked(*runs[:SHOWN])
+
+
+def _came_of(run: TrainingRun | None) -> SafeString:
+    """The run that made a policy, the exports that it learnt from, and the same of its reward model."""
+    if run is None:
+        return format_html(" {}", "was not trained here")
+    told = format_html(" by {} from {}", linked(run), linked(*run.exports.all()))
+    if run.reward is None:
+        return told
+    reward = run.reward
+    return format_html(
+        "{}, against the reward model of {} from {}, which began with {}",
+        told,
+        linked(reward),
+        linked(*reward.exports.all()),
+        linked(reward.base),
+    )

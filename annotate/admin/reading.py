@@ -79,3 +79,13 @@ def spoken(messages: Iterable[dict[str, str]]) -> SafeString:
     """Messages, each `{"role", "content"}`, as paragraphs."""
     parts = ((one["role"], linebreaks_filter(one["content"])) for one in messages)
     return format_html_join("", "<div><strong>{}</strong>{}</div>", parts)
+
+
+def duration(seconds: float) -> str:
+    """To the precision that a look needs: 0.4 s, 12 s, 5 min, 3 h, 4 days."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    for unit, size, up_to in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < up_to:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:,.0f} days"

@@ -17,6 +17,7 @@ from django.views.decorators.cache import never_cache
 
 from annotate import access, figures, streams
 from annotate.admin.generation import AT_ONCE, try_all_again
+from annotate.admin.reading import duration
 from annotate.figures import FailedGroup, Failures, Held, Queue, Recent, Waits, Worker
 from annotate.jobs import KINDS
 from annotate.models import Job, Policy, Role
@@ -49,7 +50,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "workers": [_worker(one) for one in workers or []],
         "policies": policies,
         "others": others,
-        "looked": _duration(looked_seconds) if looked_seconds < 3600 else "",
+        "looked": duration(looked_seconds) if looked_seconds < 3600 else "",
         "groups": [_group(one) for one in failures.groups],
         "groups_more": failures.group_count - len(failures.groups),
         "most_failed": "" if failures.whole else f"{figures.MOST_FAILED:,}",
@@ -89,7 +90,7 @@ def _worker(worker: Worker) -> dict:
         "host": host,
         "number": number,
         "since": datetime.fromtimestamp(worker.since, UTC) if worker.since else None,
-        "sign": _duration(max(0.0, timezone.now().timestamp() - worker.at)),
+        "sign": duration(max(0.0, timezone.now().timestamp() - worker.at)),
         "jobs": worker.jobs,
         "policies": [_stands(one) for one in sorted(worker.policies, key=lambda one: one.policy)],
     }
@@ -162,7 +163,7 @@ def _purpose(purpose: str, queue: Queue | None, recent: Recent | None) -> dict:
         "name": IN_WORDS[purpose],
         "waiting": f"{queue.waiting:,}",
         "claimed": f"{queue.claimed:,}",
-        "oldest": DASH if queue.oldest_seconds is None else _duration(queue.oldest_seconds),
+        "oldest": DASH if queue.oldest_seconds is None else duration(queue.oldest_seconds),
         "texts": f"{recent.texts:,}",
         "waits": [
             _waits(one) for one in (recent.asking_minutes, recent.asking_hour, recent.claim_minutes, recent.claim_hour)
@@ -204,7 +205,7 @@ def _jobs() -> list[dict]:
                 "name": model._meta.verbose_name_plural.capitalize(),
                 "waiting": waiting.count if waiting else 0,
                 "running": running.count if running else 0,
-                "oldest": _duration(waiting.oldest_seconds) if waiting else DASH,
+                "oldest": duration(waiting.oldest_seconds) if waiting else DASH,
                 "list": _list_of(model),
             }
         )
@@ -223,13 +224,3 @@ def _rate(tokens: float) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f}" if seconds < 10 else f"{seconds:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    """To the precision that a look needs: 0.4 s, 12 s, 5 min, 3 h, 4 days."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    for unit, size, up_to in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < up_to:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86_400:,.0f} days"

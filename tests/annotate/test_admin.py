@@ -19,12 +19,14 @@ from annotate.models import (
     Import,
     Iteration,
     Membership,
+    Passage,
     Policy,
     Project,
     Prompt,
     Ranking,
     Review,
     Role,
+    TrainingRun,
     User,
 )
 from annotate.projects import Opening, add_prompts
@@ -44,12 +46,14 @@ LISTED = (
     Import,
     Iteration,
     Membership,
+    Passage,
     Policy,
     Project,
     Prompt,
     Ranking,
     Review,
     TokenProxy,
+    TrainingRun,
     User,
 )
 ADDED_TO = (Export, Membership, Policy, Project, Prompt, TokenProxy, User)
@@ -96,6 +100,11 @@ def one_of_each(project: Project) -> None:
         ended_at=timezone.now(),
     )
     Import.objects.create(project=project, source="set", format="hh", report={"refused_lines": []})
+    run = TrainingRun.objects.create(project=project, kind="sft", base=factory.policy())
+    if not Passage.objects.filter(project=project).exists():
+        Passage.objects.create(
+            project=project, iteration=factory.current(project), recipe={}, steps={"policy": {"run": run.pk}}
+        )
 
 
 def list_of(model) -> str:
@@ -123,9 +132,7 @@ def test_every_noun_that_has_rows_of_its_own_is_listed() -> None:
         "ReviewComment",
         "ProjectPolicy",
         "IterationPolicy",
-        "TrainingRun",
         "TrainingPoint",
-        "Passage",
         "Score",
     }
     nobodys_business = {"QueueCursor", "FamilyMember"}
