@@ -67,7 +67,17 @@ def select(*, conversation: Conversation) -> Comparison | None:
     return _compare(messages[index], conversation.iteration, seed=seed, size=len(messages), index=index)
 
 
-def _compare(message: Message, iteration: Iteration, *, seed: str, size: int, index: int) -> Comparison:
+def _compare(
+    message: Message,
+    iteration: Iteration,
+    *,
+    seed: str,
+    size: int,
+    index: int,
+    pool: Comparison | None = None,
+    begins: bool = False,
+) -> Comparison:
+    """A comparison over this message, in a pool that others began, in one that it `begins`, or by itself."""
     comparison = Comparison.objects.create(
         project=iteration.project,
         iteration=iteration,
@@ -77,7 +87,11 @@ def _compare(message: Message, iteration: Iteration, *, seed: str, size: int, in
         draw_seed=seed,
         draw_size=size,
         draw_index=index,
+        pool=pool,
     )
+    if begins:
+        comparison.pool = comparison
+        comparison.save(update_fields=["pool"])
     if not _ask(comparison, _places(comparison)):
         settle(comparison.pk)
         comparison.refresh_from_db()
@@ -136,13 +150,17 @@ def _ask(comparison: Comparison, wanted: dict[int, int]) -> bool:
 
 
 @transaction.atomic
-def sample(*, project: Project, count: int, messages: str = "any") -> list[Comparison]:
+def sample(
+    *, project: Project, count: int, messages: str = "any", pools: int = 0, pool_size: int = 4
+) -> list[Comparison]:
     """Up to `count` new comparisons over the messages of finished conversations that have none yet.
 
     Of chats the policy's complete replies are drawn from, of imported conversations all that the assistant says after
     the user; with `messages` "model" chats alone. A message that several imported conversations share counts once.
     Drawn uniformly without replacement in the order of their ids; each draw can be redone from its seed, the size of
-    the set that was left and the index. Raises Conflict where no iteration is open.
+    the set that was left and the index. After them the messages of so many `pools` are drawn in the same way, of each
+    of which `annotate.uncertain` lets one be ranked; a pool has two at least. Raises Conflict where no iteration is
+    open.
     """
     if messages not in MESSAGES:
         raise Invalid(f"Draw of one of: {', '.join(MESSAGES)}.")
@@ -160,7 +178,7 @@ def sample(*, project: Project, count: int, messages: str = "any") -> list[Compa
         cursor.execute(NUMBERED.format(statement), given)
         size = cursor.rowcount
         drawn: list[int] = []
-        for number in range(min(count, size)):
+        for number in range(_how_many(size, count, pools, pool_size)):
             label = f"{iteration.number}:{already + number}"
             seed, index = derive.draw(project.secret, "sample", label, size - number)
             draws.append((seed, size - number, index))
@@ -169,11 +187,21 @@ def sample(*, project: Project, count: int, messages: str = "any") -> list[Compa
         cursor.execute("SELECT place, id FROM drawn_from WHERE place = ANY(%s)", [taken])
         picked = dict(cursor.fetchall())
         cursor.execute("DROP TABLE drawn_from")
-    made = []
-    for place, (seed, left, index) in zip(taken, draws, strict=True):
+    made: list[Comparison] = []
+    for number, (place, (seed, left, index)) in enumerate(zip(taken, draws, strict=True)):
         message = Message.objects.select_related("conversation", "completion__request").get(pk=picked[place])
-        made.append(_compare(message, iteration, seed=seed, size=left, index=index))
+        pool = None if number < count else number - (number - count) % pool_size
+        first = made[pool] if pool is not None and pool < number else None
+        made.append(_compare(message, iteration, seed=seed, size=left, index=index, pool=first, begins=pool == number))
     return made
+
+
+def _how_many(size: int, count: int, pools: int, pool_size: int) -> int:
+    """How many of `size` messages are drawn: the last pool may be smaller, but one alone leaves no choice."""
+    pooled = min(pools * pool_size, max(0, size - count))
+    if pooled % pool_size == 1:
+        pooled -= 1
+    return min(count, size) + pooled
 
 
 NUMBERED = """
@@ -218,15 +246,20 @@ def _place(index: int, drawn: list[int], size: int) -> int:
 def settle(comparison_id: int) -> None:
     """Open a comparison whose texts are all in, draw missing places again, or give it up.
 
-    Its row is locked before its requests are counted: of two last results that arrive together the second one
-    sees the first. Call it inside the transaction that closes a request.
+    One of a pool does not open yet: with its candidates it waits for `uncertain.choose_ready`. The row is locked before
+    its requests are counted: of two last results that arrive together the second one sees the first. Call it inside
+    the transaction that closes a request.
     """
     comparison = Comparison.objects.select_for_update(no_key=True).get(pk=comparison_id)
     pending = [GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED]
     if comparison.state != Comparison.State.SAMPLING or comparison.requests.filter(state__in=pending).exists():
         return
+    waits = comparison.pool_id is not None and comparison.candidates.exists()
     if comparison.iteration.state != Iteration.State.OPEN:
-        _give_up(comparison, "Its iteration was closed while alternatives were being sampled.")
+        doing = "one of its pool was being chosen" if waits else "alternatives were being sampled"
+        _give_up(comparison, f"Its iteration was closed while {doing}.")
+        return
+    if waits:
         return
     wanted = _places(comparison)
     accepted = _accept(comparison, wanted)
@@ -234,7 +267,9 @@ def settle(comparison_id: int) -> None:
     if _draw_missing(comparison, {policy: n - given[policy] for policy, n in wanted.items()}):
         return
     if len(accepted) + comparison.iteration.keeps_original >= 2:
-        _open(comparison, accepted)
+        _make_candidates(comparison, accepted)
+        if comparison.pool_id is None:
+            open_for_ranking(comparison)
     else:
         _give_up(comparison, _what_happened(comparison, wanted, given))
 
@@ -292,14 +327,18 @@ def _what_happened(comparison: Comparison, wanted: dict[int, int], given: Counte
 REASON = Comparison._meta.get_field("reason").max_length
 
 
-def _open(comparison: Comparison, sampled: list[Completion]) -> None:
-    comparison.state, comparison.opened_at = Comparison.State.OPEN, timezone.now()
-    comparison.save(update_fields=["state", "opened_at"])
+def _make_candidates(comparison: Comparison, sampled: list[Completion]) -> None:
     candidates = [Candidate(comparison=comparison, completion=completion) for completion in sampled]
     if comparison.iteration.keeps_original:
         original = _completion_of(comparison.message)
         candidates.insert(0, Candidate(comparison=comparison, completion=original, original=True))
     Candidate.objects.bulk_create(candidates)
+
+
+def open_for_ranking(comparison: Comparison, selection: str = Comparison.Selection.RANDOM) -> None:
+    """Open a locked comparison that has its candidates, with its slots. Call it inside a transaction."""
+    comparison.state, comparison.opened_at, comparison.selection = Comparison.State.OPEN, timezone.now(), selection
+    comparison.save(update_fields=["state", "opened_at", "selection"])
     Assignment.objects.bulk_create(
         Assignment(
             project_id=comparison.project_id,
@@ -343,6 +382,15 @@ def lock(comparison_id: int) -> Comparison:
     return Comparison.objects.select_for_update(no_key=True).get(pk=comparison_id)
 
 
+def pool_has_opened(comparison: Comparison) -> bool:
+    """Whether one of its pool was chosen, so that it can no longer be."""
+    opened = [Comparison.State.OPEN, Comparison.State.CLOSED]
+    return (
+        comparison.pool_id is not None
+        and Comparison.objects.filter(pool=comparison.pool_id, state__in=opened).exclude(pk=comparison.pk).exists()
+    )
+
+
 def close_if_ranked(comparison: Comparison) -> bool:
     """Close a locked comparison when all its rankings are in. Whether it closed now."""
     submitted = comparison.assignments.filter(state=Assignment.State.SUBMITTED).count()
@@ -358,7 +406,9 @@ def repair() -> int:
     pending = GenerationRequest.objects.filter(
         comparison=OuterRef("pk"), state__in=[GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED]
     )
-    stuck = Comparison.objects.filter(~Exists(pending), state=Comparison.State.SAMPLING)
+    # Those of a pool wait for their scores, however many they are.
+    in_pool = Candidate.objects.filter(comparison=OuterRef("pk"), comparison__iteration__state=Iteration.State.OPEN)
+    stuck = Comparison.objects.filter(~Exists(pending), ~Exists(in_pool), state=Comparison.State.SAMPLING)
     stuck = stuck.values_list("id", flat=True)[:100]
     for comparison_id in (found := list(stuck)):
         with transaction.atomic():

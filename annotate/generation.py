@@ -429,11 +429,15 @@ def _let_wait_again(request: GenerationRequest) -> None:
         if request.conversation.state != Conversation.State.OPEN:
             raise Conflict("The conversation has ended without these suggestions.")
     else:
-        comparison = Comparison.objects.select_for_update(no_key=True).get(pk=request.comparison_id)
+        comparison = comparisons.lock(request.comparison_id)
+        if comparison.state == Comparison.State.PASSED_OVER or comparisons.pool_has_opened(comparison):
+            raise Conflict("Another comparison of its pool has opened.")
         if comparison.state not in (Comparison.State.SAMPLING, Comparison.State.FAILED):
             raise Conflict("The comparison has opened without these alternatives.")
         if comparison.iteration.state != "open":
             raise Conflict("The iteration is no longer open.")
+        if comparison.candidates.exists():
+            raise Conflict("The comparison has its candidates without these alternatives.")
         comparison.state, comparison.reason = Comparison.State.SAMPLING, ""
         comparison.save(update_fields=["state", "reason"])
     changed = GenerationRequest.objects.filter(pk=request.pk, state=State.FAILED).update(

@@ -107,7 +107,8 @@ def close_finished() -> int:
                 comparison__iteration=iteration,
                 state__in=[GenerationRequest.State.WAITING, GenerationRequest.State.CLAIMED],
             ).exists()
-            if held or sampling:
+            # What is left of pools ends when it is settled, which the sweep does first.
+            if held or sampling or iteration.comparisons.filter(state=Comparison.State.SAMPLING).exists():
                 continue
             now = timezone.now()
             iteration.comparisons.filter(state=Comparison.State.OPEN).update(

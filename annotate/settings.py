@@ -228,6 +228,11 @@ ABANDON_AFTER_HOURS = env.integer(
     "After how long an expired conversation that nobody came back to is given up.",
     least=1,
 )
+POOL_PATIENCE_HOURS = env.number(
+    "POOL_PATIENCE_HOURS",
+    24,
+    "After how long a pool of comparisons that are not scored is ranked as if drawn at random.",
+)
 MESSAGE_CHARACTERS = env.integer(
     "MESSAGE_CHARACTERS", 50_000, "Characters that one message of a person may have.", least=1
 )

@@ -2,7 +2,7 @@
 
 import logging
 
-from annotate import assignments, bell, comparisons, families, generation, imports, iterations, jobs
+from annotate import assignments, bell, comparisons, families, generation, imports, iterations, jobs, uncertain
 from annotate.models import GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -15,6 +15,7 @@ def run() -> dict[str, int]:
         "requests given back": generation.expire_leases(),
         "requests of policies that are switched off failed": generation.fail_switched_off(),
         "comparisons settled": comparisons.repair(),
+        "pools decided": uncertain.choose_ready(),
         "reserved slots opened": assignments.open_reservations(),
         "conversations abandoned": assignments.abandon_old(),
         "iterations closed": iterations.close_finished(),

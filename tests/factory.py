@@ -34,6 +34,7 @@ from annotate.models import (
     RankedCandidate,
     Ranking,
     Role,
+    TrainingRun,
     User,
 )
 
@@ -326,3 +327,12 @@ def imported_comparison(project: Project, *tiers: tuple[str, ...], conversation:
             )
             RankedCandidate.objects.create(ranking=ranking, candidate=candidate, rank=rank)
     return comparison
+
+
+def reward_run(project: Project, **fields) -> TrainingRun:
+    """A run that made a reward model, of which no file is there."""
+    number = next(_numbers)
+    values = {"kind": "reward", "state": "done", "location": f"reward-{number}", "digest": f"{number:064}"}
+    return TrainingRun.objects.create(
+        **{"project": project, "base": project.policies.first(), "ended_at": timezone.now()} | values | fields
+    )

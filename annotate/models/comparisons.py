@@ -8,10 +8,11 @@ class Comparison(models.Model):
     """The context of one selected message, and the completions that are ranked for its place."""
 
     class State(models.TextChoices):
-        SAMPLING = "sampling", "Sampling: alternatives are being drawn"
+        SAMPLING = "sampling", "Sampling: alternatives are being drawn, or those of its pool are being scored"
         OPEN = "open", "Open: waits for rankings"
         CLOSED = "closed", "Closed: all rankings are in"
         FAILED = "failed", "Failed: fewer than two distinct candidates, or its round was closed"
+        PASSED_OVER = "passed_over", "Passed over: it was sampled, but another one of its pool is ranked instead"
 
     class Selection(models.TextChoices):
         RANDOM = "random", "Drawn at random"
@@ -46,7 +47,7 @@ class Comparison(models.Model):
         related_name="comparisons",
         help_text="The selected message; the messages before it are the context.",
     )
-    state = models.CharField(max_length=8, choices=State, default=State.SAMPLING)
+    state = models.CharField(max_length=11, choices=State, default=State.SAMPLING)
     k = models.PositiveSmallIntegerField(
         "K",
         validators=[MinValueValidator(2), MaxValueValidator(9)],
@@ -65,7 +66,15 @@ class Comparison(models.Model):
         db_default="random",
         help_text="How it came to be ranked. Only what was drawn at random measures honestly.",
     )
-    reason = models.CharField(max_length=200, blank=True, help_text="Why it failed.")
+    pool = models.ForeignKey(
+        "self",
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="pool_members",
+        help_text="The first that was drawn of its pool, of which one is ranked; empty where it was drawn by itself.",
+    )
+    reason = models.CharField(max_length=200, blank=True, help_text="Why it failed or was passed over.")
     created_at = models.DateTimeField(auto_now_add=True)
     opened_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)
@@ -92,7 +101,7 @@ class Comparison(models.Model):
             ),
             models.CheckConstraint(condition=models.Q(overlap__gte=1), name="comparison_overlap_from_1"),
             models.CheckConstraint(
-                condition=models.Q(state__in=["sampling", "failed"], opened_at__isnull=True)
+                condition=models.Q(state__in=["sampling", "failed", "passed_over"], opened_at__isnull=True)
                 | models.Q(state__in=["open", "closed"], opened_at__isnull=False),
                 name="comparison_opened_has_time",
             ),
@@ -101,9 +110,25 @@ class Comparison(models.Model):
                 | (~models.Q(state="closed") & models.Q(closed_at__isnull=True)),
                 name="comparison_closed_has_time",
             ),
+            models.CheckConstraint(
+                condition=~models.Q(state="passed_over") | models.Q(pool__isnull=False),
+                name="comparison_passed_over_of_pool",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(selection="uncertain") | models.Q(pool__isnull=False, state__in=["open", "closed"]),
+                name="comparison_uncertain_of_pool",
+            ),
+            models.UniqueConstraint(
+                fields=["pool"], condition=models.Q(state__in=["open", "closed"]), name="comparison_one_of_a_pool"
+            ),
         ]
         indexes = [
             models.Index(fields=["project", "state", "id"], name="comparison_listing"),
+            models.Index(
+                fields=["pool", "id"],
+                condition=models.Q(state="sampling", pool__isnull=False),
+                name="comparison_pools_waiting",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -167,11 +167,13 @@ class Completion(models.Model):
         blank=True,
         help_text="Of pieces that came, where a server did not tell, as of a text that was stopped.",
     )
-    first_token_ms = models.PositiveIntegerField(null=True, help_text="From the claim to the first token.")
+    first_token_ms = models.PositiveIntegerField(
+        null=True, help_text="From the claim to the first token, of the thought where there is one."
+    )
     total_ms = models.PositiveIntegerField(null=True, help_text="From the claim to the last token.")
     seed = models.BigIntegerField(null=True, help_text="Only where the engine honours one.")
     rejected = models.CharField(
-        max_length=40, blank=True, help_text="Why it is no candidate: empty, duplicate. Blank where it is."
+        max_length=40, blank=True, help_text="Why it is no candidate: stopped, empty, duplicate. Blank where it may be."
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -59,7 +59,7 @@ class Project(models.Model):
         "K",
         default=4,
         validators=[MinValueValidator(2), MaxValueValidator(9)],
-        help_text="Candidates in a comparison, the original included.",
+        help_text="Candidates in a comparison, the original included where it is kept.",
     )
     overlap = models.PositiveSmallIntegerField(
         default=1,

@@ -118,15 +118,29 @@ class Passage(Job):
 
 
 class Score(models.Model):
-    """What a reward model gives one completion."""
+    """What a reward model gives one completion: nothing where it cannot read that, which is not tried again."""
 
     run = models.ForeignKey(TrainingRun, models.CASCADE, related_name="scores")
     candidate = models.ForeignKey("annotate.Candidate", models.CASCADE, related_name="scores")
-    reward = models.FloatField(help_text="The mean of the heads; demonstrations have 0 on average.")
-    spread = models.FloatField(help_text="The standard deviation over the heads: how little they agree.")
+    reward = models.FloatField(
+        null=True,
+        help_text="The mean of the heads; demonstrations have 0 on average. Empty where the text is longer than "
+        "the model reads, or its chat template refuses it.",
+    )
+    spread = models.FloatField(
+        null=True, help_text="The standard deviation over the heads: how little they agree. Empty as the reward is."
+    )
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["run", "candidate"], name="score_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "candidate"], name="score_once"),
+            models.CheckConstraint(
+                condition=models.Q(reward__isnull=False, spread__isnull=False)
+                | models.Q(reward__isnull=True, spread__isnull=True),
+                name="score_whole_or_none",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.reward:.2f} for candidate {self.candidate_id}"
+        told = "Too long" if self.reward is None else f"{self.reward:.2f}"
+        return f"{told} for candidate {self.candidate_id}"

@@ -17,9 +17,9 @@ def project():
     return factory.project(slug="demo")
 
 
-def sample(count: int | str, project: str = "demo", messages: str = "any") -> str:
+def sample(count: int | str, project: str = "demo", messages: str = "any", *more: str) -> str:
     said = StringIO()
-    arguments = ["--project", project, "--count", str(count), "--messages", messages]
+    arguments = ["--project", project, "--count", str(count), "--messages", messages, *more]
     call_command("sample_comparisons", *arguments, stdout=said)
     return said.getvalue()
 
@@ -75,3 +75,39 @@ def test_without_an_open_iteration(project):
         sample(1)
     assert refusal.value.returncode == 2
     assert str(refusal.value) == "Project demo has no open iteration; open one first."
+
+
+def test_a_share_is_chosen_where_the_reward_model_is_uncertain(project):
+    factory.finished_chat(project, turns=6)
+    project.scored_by = factory.reward_run(project, metrics={"heads": 4})
+    project.save()
+    said = sample(3, "demo", "any", "--select", "uncertain", "--share", "0.5", "--pool", "3")
+    assert said == (
+        "comparisons begun in demo: 5; their alternatives are being sampled\n"
+        "to be ranked: 3, of which 2 are drawn at random; each of the others is chosen from a pool, once that is "
+        "sampled and scored\n"
+    )
+    assert Comparison.objects.filter(pool__isnull=False).count() == 3
+
+
+@pytest.mark.parametrize(
+    ("heads", "more", "says"),
+    [
+        (None, ("--select", "uncertain"), "No reward model scores the comparisons of demo"),
+        (1, ("--select", "uncertain"), "one head, which has nobody to disagree with"),
+        (4, ("--select", "uncertain", "--share", "0"), "The share is above 0 and at most 1."),
+        (4, ("--select", "uncertain", "--share", "nan"), "The share is above 0 and at most 1."),
+        (4, ("--select", "uncertain", "--share", "0.1"), "A share of 0.1 of 4 is none"),
+        (4, ("--select", "uncertain", "--pool", "1"), "A pool has 2 to 50 comparisons."),
+        (4, ("--share", "0.5"), "--share and --pool go with --select uncertain."),
+        (4, ("--pool", "4"), "--share and --pool go with --select uncertain."),
+    ],
+)
+def test_refusals_of_what_is_chosen(project, heads, more, says):
+    if heads:
+        project.scored_by = factory.reward_run(project, metrics={"heads": heads})
+        project.save()
+    with pytest.raises(CommandError) as refusal:
+        sample(4, "demo", "any", *more)
+    assert refusal.value.returncode == 2
+    assert says in str(refusal.value)

@@ -44,7 +44,7 @@ def test_counts_as_json(project):
     (iteration,) = found["iterations"]
     assert (iteration["number"], iteration["state"]) == (1, "open")
     assert iteration["conversations"] == {"open": 0, "finished": 2, "abandoned": 1}
-    assert iteration["comparisons"] == {"sampling": 1, "open": 0, "closed": 1, "failed": 0}
+    assert iteration["comparisons"] == {"sampling": 1, "open": 0, "closed": 1, "failed": 0, "passed_over": 0}
     none = dict.fromkeys(Assignment.State.values, 0)
     assert iteration["assignments"] == {
         "chat": none | {"free": 1, "submitted": 2, "skipped": 1},

@@ -14,7 +14,13 @@ from trainers_ui.orders import lettered
 from trainers_ui.views import review_task
 from trainers_ui.views.page import page
 
-STATES = {"closed": "All rankings in", "open": "Being ranked", "sampling": "Being sampled", "failed": "Failed"}
+STATES = {
+    "closed": "All rankings in",
+    "open": "Being ranked",
+    "sampling": "Being sampled",
+    "failed": "Failed",
+    "passed_over": "Passed over",
+}
 REVIEW_STATES = {
     "": "All",
     "wanted": "To be reviewed",
