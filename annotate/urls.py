@@ -5,7 +5,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from annotate import health, metrics
-from annotate.admin import serving
+from annotate.admin import rounds, serving
 
 # Signing in and passwords. Not the pages on which people change their own address: an invitation finds people by it.
 ACCOUNT_PAGES = {
@@ -29,6 +29,8 @@ urlpatterns = [
     path("api/", include("annotate.api.urls")),
     path("admin/serving/", serving.page, name="serving"),
     path("admin/serving/try-again/", serving.try_again, name="serving_try-again"),
+    path("admin/rounds/", rounds.projects, name="rounds_projects"),
+    path("admin/rounds/<slug:slug>/", rounds.page, name="rounds"),
     path("admin/", admin.site.urls),
     path("accounts/", include([page for page in account_patterns if page.name in ACCOUNT_PAGES])),
     path("", include("trainers_ui.urls")),
