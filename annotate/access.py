@@ -195,6 +195,16 @@ def comparisons_read_by(user: User, project: Project) -> QuerySet[Comparison]:
     return project.comparisons.filter(~Exists(at_work))
 
 
+def scored_for(user: User, project: Project) -> QuerySet[Comparison]:
+    """The comparisons of which a person may see what a reward model makes of them, among those that they read.
+
+    Only when all rankings are in: whoever could still rank one would be led by it, or could lead others.
+    """
+    if not has_role(user, *READS_ALL):
+        return Comparison.objects.none()
+    return comparisons_read_by(user, project).filter(state=Comparison.State.CLOSED)
+
+
 def _not_while_ranking(user: User, compared: Iterable[Comparison]) -> None:
     """Nobody sees another's answer, or where the candidates are from, before their own is in."""
     if Assignment.objects.filter(comparison__in=compared, trainer=user, state__in=AT_WORK).exists():

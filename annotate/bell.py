@@ -20,8 +20,8 @@ JOBS = "jobs"
 """The queue of exports and imports; a worker listens to it beside its policies'."""
 
 TRAINING = "training"
-"""The queue of trainings, and of passages, which train: both want a machine that can. A worker that is to train listens
-to it too."""
+"""The queue of trainings, of passages, which train, and of scoring: all want a machine that can, and on which models
+lie. A worker that is to train listens to it too."""
 
 KINDS_OF_JOBS = {JOBS: ("export", "import"), TRAINING: ("training", "passage")}
 """Of which kinds of jobs one hears on which queue."""
@@ -87,6 +87,16 @@ def ring_for_job_now(kind: str, job_id: int) -> None:
     """Have a worker run a job. Takes a second at most; a failure is logged, never raised."""
     queue = next(queue for queue, kinds in KINDS_OF_JOBS.items() if kind in kinds)
     _send("worker.run_job", [kind, job_id], queue)
+
+
+def ring_for_scores(project_id: int) -> None:
+    """Have a worker score a project's candidates once this transaction is committed."""
+    transaction.on_commit(lambda: ring_for_scores_now(project_id), robust=True)
+
+
+def ring_for_scores_now(project_id: int) -> None:
+    """Have a worker score a project's candidates. Takes a second at most; a failure is logged, never raised."""
+    _send("worker.score", [project_id], TRAINING)
 
 
 def _send(task: str, args: list, queue: str) -> None:

@@ -333,6 +333,8 @@ def _make_candidates(comparison: Comparison, sampled: list[Completion]) -> None:
         original = _completion_of(comparison.message)
         candidates.insert(0, Candidate(comparison=comparison, completion=original, original=True))
     Candidate.objects.bulk_create(candidates)
+    if comparison.project.scored_by_id is not None:
+        bell.ring_for_scores(comparison.project_id)
 
 
 def open_for_ranking(comparison: Comparison, selection: str = Comparison.Selection.RANDOM) -> None:

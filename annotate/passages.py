@@ -7,7 +7,7 @@ that was cut short goes on with the very export or training that it had begun. W
 
 from django.db import IntegrityError, transaction
 
-from annotate import iterations, jobs, policies, recipes, training
+from annotate import iterations, jobs, policies, recipes, scores, training
 from annotate.datasets import filters, snapshots
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import (
@@ -329,8 +329,7 @@ def open_next(*, passage: Passage, token) -> Iteration:
     policies.switch_on(policy=new)
     _weigh(project, recipe, new, last)
     if recipe.scores and recipe.reward is not None:
-        project.scored_by = made_by(passage, "reward")
-        project.save(update_fields=["scored_by"])
+        scores.score_by(project=project, run=made_by(passage, "reward"))
     opened = iterations.open_next(project=project)
     _keep(passage, OPEN, {"iteration": opened.number, "policy": new.pk})
     jobs.end(passage, token=token, state=State.DONE, opens=opened)

@@ -2,7 +2,7 @@
 
 import logging
 
-from annotate import assignments, bell, comparisons, families, generation, imports, iterations, jobs, uncertain
+from annotate import assignments, bell, comparisons, families, generation, imports, iterations, jobs, scores, uncertain
 from annotate.models import GenerationRequest
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def run() -> dict[str, int]:
     for policy_id in waiting.values_list("policy_id", flat=True).distinct():
         bell.ring_now(policy_id)
     jobs.ring_for_waiting()
+    scores.ring_for_missing()
     if any(done.values()):
         logger.info("Sweep: %s", ", ".join(f"{count} {what}" for what, count in done.items() if count))
     return done

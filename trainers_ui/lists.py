@@ -11,9 +11,12 @@ from django.utils import timezone
 from annotate import access, assignments, demonstrations, queue
 from annotate.errors import Invalid
 from annotate.models import Assignment, Conversation, Message, Review, User
+from annotate.quality import disagreement
 
 PAGE = 30
 RECENT = 20
+WINDOW = 1000
+"""So many comparisons are put in the order of what the reward model and people differ on; the next ones come after."""
 MOST = 100
 """Counts of what there is to do go no further."""
 
@@ -183,8 +186,28 @@ def pieces(project, review_state: str, before: int | None) -> list:
 def comparisons(project, state: str, before: int | None) -> list:
     """Comparisons of a project in a state, the newest first, with `asked` (the message answered) and `ranked`."""
     keys = _keys(project.comparisons.filter(state=state), before)
-    rows = project.comparisons.filter(pk__in=keys).order_by("-id")
-    rows = rows.annotate(
+    return list(_compared(project, keys).order_by("-id"))
+
+
+def disagreed(user: User, project, before: int | None) -> tuple[list, int | None]:
+    """Of WINDOW comparisons of a project, the newest first, those on which the reward model differs most from the
+    people who ranked them, as in `comparisons`, each with its `difference`; and the key of the next page."""
+    scored = access.scored_for(user, project)
+    if before is not None:
+        scored = scored.filter(pk__lt=before)
+    keys = list(scored.order_by("-id").values_list("pk", flat=True)[: WINDOW + 1])
+    found = disagreement.of_comparisons(keys[:WINDOW], project.scored_by)
+    differing = [pk for pk, difference in found.items() if difference.reversed]
+    differing.sort(key=lambda pk: (-found[pk].share, -found[pk].pairs, -pk))
+    rows = _compared(project, differing[:PAGE]).in_bulk()
+    for pk, row in rows.items():
+        row.difference = found[pk]
+    return [rows[pk] for pk in differing[:PAGE]], keys[WINDOW - 1] if len(keys) > WINDOW else None
+
+
+def _compared(project, keys: list[int]) -> QuerySet:
+    """These comparisons with `asked` and `ranked`."""
+    rows = project.comparisons.filter(pk__in=keys).annotate(
         ranked=Count(
             "rankings",
             filter=Q(rankings__current=True)
@@ -195,7 +218,7 @@ def comparisons(project, state: str, before: int | None) -> list:
             condition=Q(message__conversation__messages__position=F("message__position") - 1),
         ),
     )
-    return list(rows.annotate(asked=Left("context__text", 400)))
+    return rows.annotate(asked=Left("context__text", 400))
 
 
 def _keys(rows: QuerySet, before: int | None) -> list[int]:

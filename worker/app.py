@@ -1,8 +1,8 @@
 """The Celery worker: `celery -A worker.app worker --pool threads --queues bothsides,jobs,training`, and beat likewise.
 
 Tasks only ring. The loops that serve the policies are threads of this process, from its start to its end; the
-queues of their bells are subscribed to as policies come. Exports and imports are processes of their own, watched by
-threads; a worker without the queue `jobs` runs none.
+queues of their bells are subscribed to as policies come. Exports, imports, trainings and scoring are processes of their
+own, watched by threads; a worker without the queues `jobs` and `training` runs none.
 """
 
 import os
@@ -22,6 +22,7 @@ from annotate import bell, streams  # noqa: E402
 from annotate.bell import app  # noqa: E402
 from worker.job_processes import JobProcesses  # noqa: E402
 from worker.process import WorkerProcess  # noqa: E402
+from worker.scoring_process import ScoringProcess  # noqa: E402
 
 app.conf.imports = ["worker.tasks"]
 
@@ -30,6 +31,7 @@ JOB_DRAIN_SECONDS = 10
 
 _process: WorkerProcess | None = None
 _job_processes: JobProcesses | None = None
+_scoring_process: ScoringProcess | None = None
 
 
 def process() -> WorkerProcess | None:
@@ -42,12 +44,18 @@ def job_processes() -> JobProcesses | None:
     return _job_processes
 
 
+def scoring_process() -> ScoringProcess | None:
+    """What scores candidates beside this process; None as above."""
+    return _scoring_process
+
+
 @signals.worker_ready.connect
 def _start(sender, **kwargs) -> None:
     # It is ready anew after each time that the broker was away.
-    global _process, _job_processes
+    global _process, _job_processes, _scoring_process
     if _process is None:
         _job_processes = JobProcesses({bell.JOBS: settings.WORKER_JOBS, bell.TRAINING: 1})
+        _scoring_process = ScoringProcess()
         _process = WorkerProcess(sender, _job_processes)
         _process.start()
 
@@ -61,6 +69,7 @@ def _tick(**kwargs) -> None:
 @signals.worker_shutting_down.connect
 def _drain(**kwargs) -> None:
     if _process:
+        _scoring_process.drain()
         _job_processes.drain(JOB_DRAIN_SECONDS)
         _process.drain(settings.WORKER_DRAIN_SECONDS)
 
@@ -74,3 +83,4 @@ def _join(sender, **kwargs) -> None:
         until = time.monotonic() + settings.WORKER_DRAIN_SECONDS + 10
         _process.join(until - time.monotonic())
         _job_processes.join(max(JOB_DRAIN_SECONDS, until - time.monotonic()))
+        _scoring_process.join(1)

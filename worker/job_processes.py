@@ -121,9 +121,9 @@ class JobProcesses:
             try:
                 self._wait(child, kind, pk)
             except BaseException:
-                _kill(child)
+                kill(child)
                 raise
-            told = _last_lines(output)
+            told = last_lines(output)
         if child.returncode == 0:
             logger.info("The %s %s has ended", kind, pk)
             return
@@ -152,7 +152,7 @@ class JobProcesses:
                     kill_after = min(kill_after, now + settings.JOB_STOP_SECONDS)
             if now >= min(kill_after, self._kill_after):
                 logger.warning("The %s %s does not end by itself and is killed", kind, pk)
-                _kill(child)
+                kill(child)
                 if now >= kill_after:
                     self._asked(lambda: jobs.stop_killed(kind, pk))
 
@@ -167,14 +167,14 @@ class JobProcesses:
             close_old_connections()
 
 
-def _kill(child: subprocess.Popen) -> None:
+def kill(child: subprocess.Popen) -> None:
     """End a process and all that it started, at once."""
     if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
 
 
-def _last_lines(output) -> str:
+def last_lines(output) -> str:
     size = output.seek(0, os.SEEK_END)
     output.seek(max(0, size - LAST_BYTES))
     return output.read().decode(errors="replace").strip()

@@ -3,7 +3,7 @@
 from annotate import sweep
 from annotate.bell import app
 from annotate.datasets import checkpoint
-from worker.app import job_processes, process
+from worker.app import job_processes, process, scoring_process
 
 
 @app.task(name="worker.look")
@@ -18,6 +18,13 @@ def run_job(kind: str, job_id: int) -> None:
     """An export or import waits, or its holder died."""
     if job_processes():
         job_processes().ring(kind, job_id)
+
+
+@app.task(name="worker.score")
+def score(project_id: int) -> None:
+    """Candidates of this project may be there to be scored."""
+    if scoring_process():
+        scoring_process().ring(project_id)
 
 
 @app.task(name="worker.sweep")

@@ -13,8 +13,8 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
-from annotate import assignments, iterations, passages, projects, queue
-from annotate.admin import project_policies
+from annotate import assignments, iterations, passages, projects, queue, scores
+from annotate.admin import project_policies, project_scores
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
 from annotate.models import (
@@ -67,6 +67,7 @@ class ProjectForm(forms.ModelForm):
         '{"sft": {"epochs": 3}, "reward": {"heads": 2}, "policy": "dpo", "dpo": {"beta": 0.2}, '
         '"weights": {"new": 2, "last": 1}, "replies": "last"}. docs/training.md has every field.',
     )
+    scored_by = project_scores.RunField()
 
     class Meta:
         model = Project
@@ -95,12 +96,15 @@ class ProjectForm(forms.ModelForm):
             "top_k",
             "split_by",
             "recipe",
+            "scored_by",
         )
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if self.instance.pk and (newest := projects.current_guidelines(self.instance)):
             self.initial["guidelines"] = newest.text.strip()
+        if self.instance.pk and "scored_by" in self.fields:
+            self.fields["scored_by"].offer(self.instance)
 
     def clean_guidelines(self) -> str:
         return tidied(self.cleaned_data["guidelines"])
@@ -212,6 +216,10 @@ FIELDSETS = (
 )
 
 
+SCORES = ("Scores", {"fields": ("scored_by", "scored")})
+"""Of a project that is there: a new one has no reward model."""
+
+
 class MembersInline(admin.TabularInline):
     """Who works on the project: added and taken off here, by name."""
 
@@ -240,7 +248,7 @@ class ProjectAdmin(Listed):
     list_display = ("name", "slug", "open_iteration", "k", "overlap", "authors_rank_own")
     search_fields = ("name", "slug")
     ordering = ("name", "id")
-    readonly_fields = ("open_iteration", "free_slots", "next_iteration")
+    readonly_fields = ("open_iteration", "free_slots", "next_iteration", "scored")
 
     def get_queryset(self, request):
         current = Iteration.objects.filter(state=Iteration.State.OPEN)
@@ -248,7 +256,7 @@ class ProjectAdmin(Listed):
 
     def get_fieldsets(self, request, obj=None):
         state = [("State", {"fields": ("open_iteration", "free_slots", "next_iteration")})] if obj else []
-        return [*state, *FIELDSETS]
+        return [*state, *FIELDSETS, *([SCORES] if obj else [])]
 
     def get_prepopulated_fields(self, request, obj=None):
         return {} if obj else {"slug": ("name",)}
@@ -284,6 +292,11 @@ class ProjectAdmin(Listed):
         """What it would do with the settings and policies as they are saved."""
         return project_policies.what_comes(project)
 
+    @admin.display(description="so far")
+    def scored(self, project: Project) -> str:
+        """How far the scoring is."""
+        return project_scores.told(project)
+
     def save_model(self, request, obj, form, change) -> None:
         super().save_model(request, obj, form, change)
         newest = projects.current_guidelines(obj)
@@ -291,6 +304,8 @@ class ProjectAdmin(Listed):
             projects.set_guidelines(project=obj, text=form.cleaned_data["guidelines"])
         if change and "authors_rank_own" in form.changed_data:
             queue.forget_cursors(project=obj)
+        if "scored_by" in form.changed_data:
+            scores.score_by(project=obj, run=obj.scored_by)
 
     def save_related(self, request, form, formsets, change) -> None:
         super().save_related(request, form, formsets, change)

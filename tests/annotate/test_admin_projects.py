@@ -4,7 +4,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
-from annotate import iterations, people, projects
+from annotate import iterations, people, projects, scores
+from annotate.admin import project_scores
 from annotate.admin import projects as project_pages
 from annotate.models import Assignment, Export, Iteration, Membership, Project, ProjectPolicy, QueueCursor, Role
 from tests import factory
@@ -313,3 +314,39 @@ def test_a_project_that_is_not_there_is_said_to_be_missing(admin_client, project
     address = step("open-chats", project).replace(str(project.pk), "999999")
     page = admin_client.post(address, {"count": 3}, follow=True)
     assert "doesn’t exist" in said(page)[0]
+
+
+def test_the_reward_model_that_scores_is_chosen_among_those_of_the_project(
+    admin_client, project, django_capture_on_commit_callbacks
+) -> None:
+    assert 'name="scored_by"' not in admin_client.get(reverse("admin:annotate_project_add")).content.decode()
+    run = factory.reward_run(project, metrics={"unseen_accuracy": 0.684})
+    factory.reward_run(project, state="failed", location="", digest="")
+    factory.reward_run(project, kind="sft")
+    other = factory.reward_run(factory.project())
+    choices = admin_client.get(page_of(project)).context["adminform"].form.fields["scored_by"].choices
+    assert [str(label) for _, label in choices][1:] == [f"Run {run.pk}: {run.location}, foretells 68% of unseen pairs"]
+    with django_capture_on_commit_callbacks() as callbacks:
+        saved(admin_client, project, scored_by=run.pk)
+    project.refresh_from_db()
+    assert (project.scored_by, len(callbacks)) == (run, 1)
+    assert "Select a valid choice" in saved(admin_client, project, scored_by=other.pk).content.decode()
+    with django_capture_on_commit_callbacks() as callbacks:
+        saved(admin_client, project, name="Meadow")
+    assert not callbacks
+    saved(admin_client, project, scored_by="")
+    project.refresh_from_db()
+    assert project.scored_by is None
+
+
+def test_it_says_how_far_the_scoring_is_and_what_keeps_it(admin_client, project) -> None:
+    run = factory.reward_run(project)
+    assert project_scores.told(project) == "Nothing is scored."
+    scores.score_by(project=project, run=run)
+    first, second, *_ = factory.open_comparison(project).candidates.all()
+    scores.keep(run=run, rewards={first.pk: (1.0, 0.5), second.pk: None})
+    scores.tell_trouble(run=run, reason="There is no folder <models>.")
+    shown = admin_client.get(page_of(project)).content.decode()
+    assert "Candidates scored: 1. Missing: 2." in shown
+    assert "Too long for the model, or refused by its chat template: 1." in shown
+    assert "A worker could not go on: There is no folder &lt;models&gt;." in shown

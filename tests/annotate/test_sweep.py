@@ -37,7 +37,7 @@ def test_it_finds_the_families_of_a_few(monkeypatch):
 
 def test_with_nothing_to_do_it_asks_a_fixed_number_of_questions(django_assert_max_num_queries):
     factory.project()
-    with django_assert_max_num_queries(25):
+    with django_assert_max_num_queries(26):
         assert not any(sweep.run().values())
 
 

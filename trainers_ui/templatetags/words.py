@@ -9,6 +9,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 from annotate import access
+from annotate.quality.disagreement import Difference
 from trainers_ui import rendering
 
 register = template.Library()
@@ -33,6 +34,12 @@ def words(text: str) -> str:
 def capped(count: int) -> str:
     """A count that was taken no further than 100."""
     return str(count) if count < 100 else "99+"
+
+
+@register.filter
+def pairs(difference: Difference) -> str:
+    """`2 of 6 pairs`: those that the reward model orders the other way round."""
+    return f"{difference.reversed:g} of {difference.pairs} pair{'' if difference.pairs == 1 else 's'}"
 
 
 @register.filter

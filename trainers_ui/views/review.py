@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
-from annotate import access, comparisons, demonstrations, rankings
+from annotate import access, comparisons, demonstrations, rankings, scores
 from annotate.errors import Invalid, NotFound
+from annotate.quality import disagreement
 from trainers_ui import lists
 from trainers_ui.orders import lettered
 from trainers_ui.views import review_task
@@ -73,15 +74,18 @@ def list_pieces(request: HttpRequest, slug: str) -> HttpResponse:
 
 @page("GET")
 def list_comparisons(request: HttpRequest, slug: str) -> HttpResponse:
-    """Comparisons in one state, the newest first."""
+    """Comparisons in one state, the newest first, or those of which the reward model thinks otherwise than people."""
     project = access.reviewed_project_for(request.user, slug)
     before = lists.before(request.GET.get("before", ""))
-    state = request.GET.get("state", "closed")
-    if state not in STATES:
+    state, differing = request.GET.get("state", "closed"), "differing" in request.GET
+    if state not in STATES or (differing and (state != "closed" or project.scored_by is None)):
         raise Invalid("The address of this page is broken.")
-    rows, older = lists.one_page(lists.comparisons(project, state, before))
+    if differing:
+        rows, older = lists.disagreed(request.user, project, before)
+    else:
+        rows, older = lists.one_page(lists.comparisons(project, state, before))
     context = {"project": project, "rows": rows, "older": older, "newest": before is None}
-    context |= {"state": state, "states": STATES.items()}
+    context |= {"state": state, "states": STATES.items(), "differing": differing, "window": lists.WINDOW}
     return render(request, "trainers_ui/review_comparisons.html", context)
 
 
@@ -157,12 +161,14 @@ def read_comparison(request: HttpRequest, pk: int) -> HttpResponse:
     candidates = list(comparison.candidates.select_related("completion__request__policy"))
     letters = {one.pk: letter for one, letter in zip(candidates, _letters(), strict=False)}
     ranked = [_ranking(ranking, letters) for ranking in _rankings(comparison)]
+    scored = _scored(request.user, comparison, letters, ranked)
     messages = comparisons.context(comparison)
     context = {
         "comparison": comparison,
         "project": comparison.project,
         "rankings": ranked,
-        "answers": [_answer(one, letters[one.pk], ranked) for one in candidates],
+        "scored": scored,
+        "answers": [_answer(one, letters[one.pk], ranked, scored) for one in candidates],
         "system": next((message for message in messages if message.role == "system"), None),
         "context": [message for message in messages if message.role != "system"],
     }
@@ -195,7 +201,32 @@ def _ranking(ranking, letters: dict[int, str]) -> dict:
     }
 
 
-def _answer(candidate, letter: str, ranked: list[dict]) -> dict:
+def _scored(user, comparison, letters: dict[int, str], ranked: list[dict]) -> dict | None:
+    """What the project's reward model makes of a comparison, and how far that differs from each ranking; None where
+    there is none or the person is not to see it yet."""
+    run = comparison.project.scored_by
+    if run is None or not access.scored_for(user, comparison.project).filter(pk=comparison.pk).exists():
+        return None
+    given = scores.of_comparison(comparison=comparison, run=run)
+    if not given:
+        return None
+    rewards = {candidate: reward[0] for candidate, reward in given.items() if reward is not None}
+    for one in ranked:
+        ranks = {candidate: place.rank for candidate, place in one["places"].items()}
+        one["difference"] = disagreement.of_ranks(ranks, rewards)
+    counting = [one["difference"] for one in ranked if one["counts"]]
+    best_first = sorted(set(rewards.values()), reverse=True)
+    tiers = [[candidate for candidate, reward in rewards.items() if reward == one] for one in best_first]
+    order = lettered(tiers, letters)
+    return {
+        "run": run,
+        "order": order,
+        "given": given,
+        "difference": sum(counting, disagreement.Difference()),
+    }
+
+
+def _answer(candidate, letter: str, ranked: list[dict], scored: dict | None) -> dict:
     labels = dict(rankings.Flag.choices)
     places = [
         {
@@ -213,5 +244,6 @@ def _answer(candidate, letter: str, ranked: list[dict]) -> dict:
         "completion": candidate.completion,
         "original": candidate.original,
         "places": places,
+        "scored": scored and {"place": scored["order"].place(letter), "reward": scored["given"].get(candidate.pk)},
         "best": min(ranks, default=None),
     }

@@ -1,0 +1,73 @@
+"""Scoring: a reward model reads what is to be ranked, a batch at a time, and what it gives is kept."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from django.conf import settings
+
+from annotate import comparisons, prompts, scores, uncertain
+from annotate.errors import Invalid
+from annotate.models import Candidate, Project, TrainingRun
+from worker.training import running
+from worker.training.scoring import Reward, Scorer, Text
+
+AT_ONCE = 64
+"""Candidates that are read, scored and kept together: so many are lost at most where the process is killed."""
+
+
+def score(
+    *, project: Project, run: TrainingRun, most: int | None = None, told: Callable[[int], None] = lambda done: None
+) -> int:
+    """Score the candidates that the run has not scored yet, at most so many. How many were read.
+
+    `told` hears how many so far. Raises Invalid where the model is not here or cannot be loaded.
+    """
+    place = running.place_of(run)
+    if not place.is_dir():
+        raise Invalid(f"The reward model of run {run.pk} is not on this machine: there is no folder {place}.")
+    done, scorer = 0, None
+    with running.said_clearly():
+        while batch := scores.missing(project=project, run=run, limit=_next(done, most)):
+            # Not before there is something to read: it takes seconds.
+            scorer = scorer or Scorer(
+                place, device=None if settings.WORKER_DEVICE == "auto" else settings.WORKER_DEVICE
+            )
+            rewards = _rewards(scorer, _texts(batch))
+            scores.keep(run=run, rewards=dict(zip([one.pk for one in batch], rewards, strict=True)))
+            # Pools may have waited for just these.
+            uncertain.choose_ready()
+            done += len(batch)
+            told(done)
+    return done
+
+
+def _next(done: int, most: int | None) -> int:
+    """How many candidates are read next."""
+    return AT_ONCE if most is None else min(AT_ONCE, most - done)
+
+
+def _texts(candidates: Sequence[Candidate]) -> list[Text]:
+    """What the model reads of each: the messages before as exports have them, which it has learnt from, and the
+    completion. Those of one comparison stand together."""
+    texts: list[Text] = []
+    for _, alike in groupby(candidates, key=lambda one: one.comparison_id):
+        one, *others = alike
+        before = prompts.render(comparisons.context(one.comparison))
+        texts += [(before, each.completion.text) for each in (one, *others)]
+    return texts
+
+
+def _rewards(scorer: Scorer, texts: Sequence[Text]) -> list[Reward | None]:
+    """The reward of each text; None where it is too long, or refused by the model's chat template."""
+    try:
+        return scorer.score(texts)
+    except Invalid:
+        # One that is refused must not keep the others from their rewards.
+        return [_reward(scorer, text) for text in texts]
+
+
+def _reward(scorer: Scorer, text: Text) -> Reward | None:
+    try:
+        return scorer.score([text])[0]
+    except Invalid:
+        return None
