@@ -317,6 +317,19 @@ def test_a_training_that_failed_is_made_anew_as_the_recipe_asks_now(project, mon
     assert Export.objects.get() == export
 
 
+def test_a_step_with_which_a_worker_went_on_by_itself_in_vain_is_gone_on_with(project):
+    project.recipe = IMPORTED_ONLY
+    project.save()
+    passage = passages.prepare(project=project)
+    for _ in range(2):
+        with pytest.raises(Invalid, match="Exporting"):
+            passed(passage)
+        export = Export.objects.get()
+        jobs.go_on_in_worker(export)
+        jobs.ask_to_stop(export)
+        passage.refresh_from_db()
+
+
 def test_an_export_that_is_asked_for_otherwise_now_is_written_anew(project):
     project.recipe = IMPORTED_ONLY
     project.save()

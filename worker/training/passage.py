@@ -125,6 +125,9 @@ class _Walk:
         """Run what the passage had asked for, unless it is done, by whomever."""
         job.refresh_from_db()
         while job.state != Job.State.DONE:
+            if job.background and job.state in Job.ENDED:
+                # A person had a worker go on with it by itself, and that has ended too.
+                jobs.put_back(job)
             try:
                 return run()
             except Conflict:
