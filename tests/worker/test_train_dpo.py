@@ -95,6 +95,10 @@ def test_it_learns_what_trainers_prefer_and_registers_a_policy(export, base):
     assert told["validation_loss"] < math.log(2) / 2
     assert set(measured(run, "validation_accuracy")) == {6, 12}
     assert set(measured(run, "margin")) == set(range(1, 13))
+    # All that is measured on validation has the name of the same on train, and how fast that went is not kept.
+    names = {name for point in run.points.all() for name in point.values}
+    assert {name.removeprefix("validation_") for name in names if name.startswith("validation_")} <= names
+    assert not [name for name in names if "eval" in name or "per_second" in name]
     assert (run.policy.parent, run.policy.active, run.policy.run) == (base, False, run)
 
 

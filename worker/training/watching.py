@@ -9,16 +9,10 @@ from worker.training.work import Work
 
 TRAINING = "Training"
 
-NAMES = {
-    "grad_norm": "gradient_norm",
-    "eval_loss": "validation_loss",
-    "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin",
-    "eval_rewards/accuracies": "validation_accuracy",
-    "eval_rewards/margins": "validation_margin",
-}
+NAMES = {"grad_norm": "gradient_norm", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
 """What transformers and TRL call otherwise than we do."""
 LEFT_OUT = {"epoch", "total_flos", "num_tokens"}
+OF_SPEED = ("train_", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 
 
 class Watching(transformers.TrainerCallback):
@@ -34,9 +28,11 @@ class Watching(transformers.TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Keep what was measured. Raises Invalid where training has diverged."""
         values = {
-            NAMES.get(name, name): float(value)
+            _named(name): float(value)
             for name, value in (logs or {}).items()
-            if isinstance(value, int | float) and name not in LEFT_OUT and not name.startswith(("train_", "eval_run"))
+            if isinstance(value, int | float)
+            and name.removeprefix("eval_") not in LEFT_OUT
+            and not name.startswith(OF_SPEED)
         }
         if values:
             self._work.measure(state.global_step, values)
@@ -45,6 +41,13 @@ class Watching(transformers.TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Say that the checkpoint is whole."""
         self._work.is_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _named(name: str) -> str:
+    """What a measure is called here; on the split validation the same as on train, with that before it."""
+    of_train = name.removeprefix("eval_")
+    told = NAMES.get(of_train, of_train)
+    return told if of_train == name else f"validation_{told}"
 
 
 def run_to_the_end(trainer: transformers.Trainer, work: Work):
