@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 8, 20
 """Of the drawing and its margins, in units of the drawing."""
 
-FIRST = ("reward", "reward_less_penalties", "kl", "length", "entropy", "ended", "loss", "accuracy", "margin")
+FIRST = ("reward", "reward_less_penalties", "loss", "accuracy", "margin", "kl", "length", "entropy", "ended")
 """What is looked at first; all else follows by name."""
 
 BESIDE = "validation_"
@@ -149,7 +149,7 @@ def _heights(low: float, high: float) -> tuple[float, float, list[float]]:
     if high - low < 1e-9 * max(abs(high), abs(low), 1e-9):
         room = abs(high) / 2 or 1.0
         return low - room, high + room, [high]
-    rough = (high - low) / 3
+    rough = (high - low) / 4
     tens = 10.0 ** math.floor(math.log10(rough))
     apart = tens * next(times for times in (1, 2, 5, 10) if times * tens >= rough * 0.999)
     numbers = range(math.ceil(low / apart - 1e-9), math.floor(high / apart + 1e-9) + 1)

@@ -1,10 +1,17 @@
 """Metrics of a training as tables that people read: whatever is nested in them becomes a table of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 ERROR = "_error"
 NAMES = {"kl": "KL", "k": "K"}
+ORDER = (
+    *("unseen_accuracy", "unseen_log_loss", "reward_gain", "validation_loss", "validation_accuracy", "train_loss"),
+    *("unseen", "validation", "test", "train"),
+    *("before", "after"),
+    *("from", "to", "comparisons", "rankings", "pairs", "reward"),
+)
+"""What comes first, as the record keeps no order of names; all else stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +26,7 @@ class Table:
 
 def titled(name: str) -> str:
     """A name in words."""
-    return " ".join(NAMES.get(word, word) for word in name.split("_"))
+    return " ".join(NAMES.get(word, word) for word in name.replace("/", "_").split("_"))
 
 
 def said(value) -> str:
@@ -43,7 +50,12 @@ def tables(metrics: dict) -> list[Table]:
     return list(_tables((), metrics))
 
 
+def _ordered(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (name not in ORDER, ORDER.index(name) if name in ORDER else 0))
+
+
 def _tables(path: tuple[str, ...], value: dict) -> Iterator[Table]:
+    value = {name: value[name] for name in _ordered(value)}
     plain = _plain(value)
     if plain:
         yield _table(path, ["", ""], [[titled(name), told] for name, told in plain.items()])
@@ -52,14 +64,14 @@ def _tables(path: tuple[str, ...], value: dict) -> Iterator[Table]:
         if isinstance(one, dict) and one:
             alike.setdefault(frozenset(one), []).append(name)
         elif _is_rows(one):
-            head = list(one[0])
+            head = _ordered(one[0])
             yield _table((*path, name), list(map(titled, head)), [[said(row.get(key)) for key in head] for row in one])
     for names in alike.values():
         columns = list(_plain(value[names[0]]))
-        if columns and (len(names) > 1 or not plain):
+        by = path[-1].removeprefix("by_") if path and path[-1].startswith("by_") else ""
+        if columns and (len(names) > 1 or by):
             cells = [[titled(name), *(_plain(value[name]).get(one, "–") for one in columns)] for name in names]
-            of = titled(path[-1].removeprefix("by_")) if path else ""
-            yield _table(path or tuple(names), [of, *map(titled, columns)], cells)
+            yield _table(path or tuple(names), [titled(by), *map(titled, columns)], cells)
             for name in names:
                 yield from _tables((*path, name), {key: one for key, one in value[name].items() if _is_nested(one)})
         else:
@@ -81,7 +93,8 @@ def _table(path: tuple[str, ...], head: list[str], rows: list[list[str]]) -> Tab
 def _plain(value: dict) -> dict[str, str]:
     """What is no table, each with its error."""
     found = {}
-    for name, one in value.items():
+    for name in _ordered(value):
+        one = value[name]
         if _is_nested(one) or (name.endswith(ERROR) and name.removesuffix(ERROR) in value):
             continue
         error = value.get(f"{name}{ERROR}")

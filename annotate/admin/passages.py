@@ -22,7 +22,7 @@ class PassageAdmin(JobAdmin):
 
     change_form_template = "admin/annotate/passage/change_form.html"
     change_list_template = "admin/annotate/passage/change_list.html"
-    list_display = ("id", "how_far", "waits", "project", "ends", "opened", "created_at", "took")
+    list_display = ("id", "how_far", "waits", "project", "ends", "opened", "took", "created_at")
     list_filter = ("state", "project")
     list_select_related = ("project", "iteration", "opens")
     search_fields = ("=id", "project__slug")
@@ -91,13 +91,13 @@ class PassageAdmin(JobAdmin):
     def waits(self, passage: Passage) -> str:
         return passage.step or "–"
 
-    @admin.display(description="ends")
-    def ends(self, passage: Passage) -> str:
-        return f"iteration {passage.iteration.number}"
+    @admin.display(description="ends iteration")
+    def ends(self, passage: Passage) -> int:
+        return passage.iteration.number
 
-    @admin.display(description="opened")
-    def opened(self, passage: Passage) -> str:
-        return f"iteration {passage.opens.number}" if passage.opens else "–"
+    @admin.display(description="opened iteration")
+    def opened(self, passage: Passage) -> int | None:
+        return passage.opens and passage.opens.number
 
     @admin.display(description="what now")
     def what_now(self, passage: Passage) -> str:
@@ -165,7 +165,5 @@ def _made(passage: Passage) -> dict[str, SafeString]:
         for step, number in numbers.items()
         if number in runs
     }
-    found[passages.CLOSE] = linked(passage.iteration)
-    found[passages.EXPORT] = linked(*exports.values())
-    found[passages.OPEN] = linked(passage.opens)
-    return found
+    others = {passages.CLOSE: [passage.iteration], passages.EXPORT: exports.values(), passages.OPEN: [passage.opens]}
+    return found | {step: linked(*rows) for step, rows in others.items() if step in passage.steps}

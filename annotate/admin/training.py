@@ -24,7 +24,7 @@ class TrainingRunAdmin(JobAdmin):
 
     change_form_template = "admin/annotate/trainingrun/change_form.html"
     change_list_template = "admin/annotate/trainingrun/change_list.html"
-    list_display = ("id", "how_far", "kind_of_run", "project", "base", "made", "created_at", "took")
+    list_display = ("id", "how_far", "kind_of_run", "project", "base", "made_in_short", "took", "created_at")
     list_filter = ("state", "kind", "project")
     list_select_related = ("project", "base", "policy")
     search_fields = ("=id", "base__name", "policy__name")
@@ -129,6 +129,11 @@ class TrainingRunAdmin(JobAdmin):
         if policy is None and run.state == State.DONE:
             return format_html("reward model in <code>models/{}</code>", run.location)
         return linked(policy)
+
+    @admin.display(description="made")
+    def made_in_short(self, run: TrainingRun) -> SafeString:
+        policy = getattr(run, "policy", None)
+        return format_html("{}", "reward model") if policy is None and run.state == State.DONE else linked(policy)
 
     @admin.display(description="went into")
     def went_into(self, run: TrainingRun) -> SafeString:

@@ -97,11 +97,11 @@ def test_charts_put_validation_beside_training_and_what_matters_first(project):
     run = ran(project)
     measured_at(run, gradient_norm=[1, 1], loss=[2.0, 1.0], validation_loss=[None, 1.5], entropy=[0, 0])
     found = curves.charts(training.curves(run))
-    assert [chart.title for chart in found] == ["entropy", "loss", "gradient norm"]
-    one, two = found[1].lines
+    assert [chart.title for chart in found] == ["loss", "entropy", "gradient norm"]
+    one, two = found[0].lines
     assert (one.path, one.last, one.band) == ("M48.0 8.0L352.0 130.0", "1", "")
     assert (two.name, two.dots) == ("validation loss", [("352.0", "69.0")])
-    assert found[1].told == (
+    assert found[0].told == (
         "loss goes from 2 at step 1 to 1 at step 2, between 1 and 2; validation loss is 1.5 at step 2"
     )
     head, rows = curves.rows(training.curves(run))
@@ -111,7 +111,12 @@ def test_charts_put_validation_beside_training_and_what_matters_first(project):
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted"),
-    [(0.0, 1.0, [0.0, 0.5, 1.0]), (-3.1, 12.0, [0.0, 10.0]), (1e-6, 3e-6, [1e-6, 2e-6, 3e-6]), (4.0, 4.0, [4.0])],
+    [
+        (0.0, 1.0, [0.0, 0.5, 1.0]),
+        (-3.1, 12.0, [0.0, 5.0, 10.0]),
+        (1e-6, 3e-6, [1e-6, 1.5e-6, 2e-6, 2.5e-6, 3e-6]),
+        (4.0, 4.0, [4.0]),
+    ],
 )
 def test_round_numbers_stand_beside_a_chart(low, high, wanted):
     lower, upper, found = curves._heights(low, high)
@@ -128,7 +133,10 @@ def test_metrics_become_tables():
             "train_loss": 0.123456,
             "steps": 12000,
             "zero": {"by": "demonstrations", "shift": 0.5},
-            "splits": {"train": of_split | by_k, "unseen": of_split | by_k | bins},
+            "splits": {
+                "train": of_split | by_k | {"calibration": None},
+                "unseen": of_split | by_k | bins | {"people": {"rewards/chosen": 0.5}},
+            },
             "before": {"reward": -1.0, "reward_error": 0.5},
             "after": {"reward": 1e-5, "reward_error": 0.5},
         }
@@ -136,8 +144,9 @@ def test_metrics_become_tables():
     told = {table.title: (table.head, table.rows, table.aside) for table in found}
     assert told[""] == (["", ""], [["train loss", "0.1235"], ["steps", "12,000"]], False)
     assert told["zero"][1] == [["by", "demonstrations"], ["shift", "0.5"]]
-    assert told["splits"][0] == ["splits", "pairs", "accuracy", "people"]
+    assert told["splits"][0] == ["", "pairs", "accuracy"]
     assert told["unseen, by K"] == (["K", "pairs", "accuracy"], [["4", "6", "–"]], False)
+    assert told["unseen, people"][1] == [["rewards chosen", "0.5"]]
     assert told["train, by K"][2]
     assert told["unseen, calibration, bins"][:2] == (["from", "observed"], [["0", "0.25"]])
     assert told["before, after"][1] == [["before", "-1 ± 0.5"], ["after", "1e-05 ± 0.5"]]
