@@ -7,7 +7,7 @@ from django.utils.safestring import SafeString
 
 from annotate import comparisons, prompts
 from annotate.admin.rankings import written
-from annotate.admin.reading import ReadOnly, ReadOnlyInline, spoken, state
+from annotate.admin.reading import ReadOnly, ReadOnlyInline, linked, spoken, state
 from annotate.models import Candidate, Comparison, Ranking
 
 
@@ -55,8 +55,20 @@ class RankingsInline(ReadOnlyInline):
 class ComparisonAdmin(ReadOnly):
     """Contexts with their candidates and rankings."""
 
-    list_display = ("id", state, "project", "round", "k", "overlap", "reason", "created_at", "opened_at", "closed_at")
-    list_filter = ("state", "project")
+    list_display = (
+        "id",
+        state,
+        "selection",
+        "project",
+        "round",
+        "k",
+        "overlap",
+        "reason",
+        "created_at",
+        "opened_at",
+        "closed_at",
+    )
+    list_filter = ("state", "selection", "project")
     list_select_related = ("project", "iteration", "imported_in")
     search_fields = ("=id",)
     search_help_text = "Number of the comparison"
@@ -68,6 +80,8 @@ class ComparisonAdmin(ReadOnly):
         "source_id",
         "state",
         "reason",
+        "selection",
+        "drawn_with",
         "context",
         "conversation",
         "k",
@@ -84,6 +98,10 @@ class ComparisonAdmin(ReadOnly):
     @admin.display(description="iteration")
     def round(self, comparison: Comparison) -> int | str:
         return comparison.iteration.number if comparison.iteration else "imported"
+
+    @admin.display(description="pool")
+    def drawn_with(self, comparison: Comparison) -> SafeString:
+        return linked(*Comparison.objects.filter(pool__isnull=False, pool=comparison.pool_id).order_by("id"))
 
     def conversation(self, comparison: Comparison) -> SafeString:
         message = comparison.message

@@ -16,7 +16,7 @@ from annotate.models import Conversation, Export, Message
 OF_ALL = ("iteration", "split", "since", "include", "without", "personal")
 
 OF = {
-    "comparisons": ("rankings", "pairs", "margin", "origins"),
+    "comparisons": ("rankings", "pairs", "margin", "origins", "selection"),
     "demonstrations": ("review_states", "sources", "mix", "mix_seed"),
     "conversations": ("kinds",),
     "prompts": ("use_case",),
@@ -107,6 +107,9 @@ class NewExportForm(forms.ModelForm):
         "Pairs", "all", [one for one in filters.PAIRS if one != "all"], "Which strict pairs the formats of pairs make."
     )
     margin = _one("Margin", "none", filters.MARGINS, "What stands beside each pair: the difference in rank or rating.")
+    selection = _one(
+        "Selection", "all", filters.SELECTIONS, "Only comparisons drawn at random, or only those chosen as uncertain."
+    )
     origins = _some("Origins", filters.ORIGINS, "Only rankings by trainers, or only imported ones.")
     review_states = _some(
         "Review states",

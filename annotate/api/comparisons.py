@@ -77,7 +77,14 @@ class ComparisonOut(serializers.Serializer):
         source="imported_in.source", default=None, allow_null=True, help_text="Of an imported one: the set it is from."
     )
     state = serializers.ChoiceField(Comparison.State.choices)
-    reason = serializers.CharField(help_text="Why it failed.")
+    reason = serializers.CharField(help_text="Why it failed or was passed over.")
+    selection = serializers.ChoiceField(
+        Comparison.Selection.choices,
+        help_text="How it came to be ranked; `uncertain`: chosen from its pool. Only random ones measure honestly.",
+    )
+    pool = serializers.IntegerField(
+        source="pool_id", allow_null=True, help_text="The first that was drawn of its pool; null where it is in none."
+    )
     conversation = serializers.IntegerField(source="message.conversation_id")
     position = serializers.IntegerField(source="message.position", help_text="Of the message that was selected.")
     draw_size = serializers.IntegerField(help_text="How many messages were eligible.")
@@ -123,6 +130,7 @@ class ComparisonList(APIView):
     @extend_schema_serializer(component_name="ComparisonFilter")
     class Input(PageInput):
         state = serializers.ChoiceField(Comparison.State.choices, required=False)
+        selection = serializers.ChoiceField(Comparison.Selection.choices, required=False)
 
     @extend_schema(
         operation_id="projects_comparisons_list",
@@ -140,8 +148,7 @@ class ComparisonList(APIView):
         wanted = given.validated_data
         project = access.reviewed_project_for(request.user, slug)
         rows = access.comparisons_read_by(request.user, project)
-        if "state" in wanted:
-            rows = rows.filter(state=wanted["state"])
+        rows = rows.filter(**{name: wanted[name] for name in ("state", "selection") if name in wanted})
         rows = rows.select_related("project", "iteration", "imported_in", "message").prefetch_related(*PARTS)
         return one_page(
             request,

@@ -112,6 +112,7 @@ def _group(line: dict) -> dict:
         "ranking_id": line["ranking_id"],
         "agreement": line["agreement"],
         "iteration": line["iteration"],
+        "selection": line["selection"],
         "split": line["split"],
         "family": line["family"],
     }

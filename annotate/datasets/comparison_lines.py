@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from annotate.datasets import said
 from annotate.datasets.demonstration_formats import alternates
+from annotate.datasets.filters import SELECTIONS
 from annotate.datasets.tallies import Tally
 
 KINDS = ("trainer", "imported", "consensus")
@@ -64,6 +65,8 @@ def _ranking(line: dict) -> Iterator[str]:
         yield f"is made of {line['rankings']} rankings"
     if (line["agreement"] is None) != (line["rankings"] < 2):
         yield "agreement is there where a line is made of two rankings or more, and only there"
+    if line["selection"] not in SELECTIONS:
+        yield f"{line['selection']} is no selection"
     elif line["agreement"] is not None and not 0 <= line["agreement"] <= 1:
         yield "agreement is not 0 to 1"
     if line["k"] != len(line["completions"]):

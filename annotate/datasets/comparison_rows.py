@@ -32,6 +32,8 @@ def rankings(*, project: Project, filters: Filters) -> QuerySet[Ranking]:
     ).filter(Q(kind=Ranking.Kind.IMPORTED) | Q(assignment__state__in=assignment_states))
     if filters.origins is not None:
         found = found.filter(kind__in=filters.origins)
+    if filters.selection is not None:
+        found = found.filter(comparison__selection=filters.selection)
     if filters.iteration is not None:
         found = found.filter(comparison__iteration__number=filters.iteration)
     if filters.since is not None:
@@ -63,8 +65,9 @@ ORDER BY wanted.number
 
 COMPARISONS = """
 SELECT comparison.id, comparison.state AS comparison_state, iteration.number AS iteration, comparison.source_id,
-    comparison.draw_seed, comparison.draw_index, comparison.draw_size, message.conversation_id, conversation.family,
-    conversation.trainer_id AS author_id, coalesce(prompt.use_case, conversation.facts ->> 'use_case') AS use_case,
+    comparison.selection, comparison.draw_seed, comparison.draw_index, comparison.draw_size,
+    message.conversation_id, conversation.family, conversation.trainer_id AS author_id,
+    coalesce(prompt.use_case, conversation.facts ->> 'use_case') AS use_case,
     CASE WHEN project.split_by = 'author' THEN (
         SELECT member.author_id FROM annotate_familymember member
         WHERE member.project_id = project.id AND member.member = conversation.family) END AS family_author_id,

@@ -44,6 +44,7 @@ class Renderer:
             "assignment_state": row["assignment_state"],
             "active_seconds": row["active_seconds"],
             "all_bad": row["all_bad"],
+            "selection": row["selection"],
             "draw": draw,
             "k": len(completions),
             "context": row["context"],

@@ -14,10 +14,11 @@ from django.utils.dateparse import parse_date, parse_datetime
 from annotate import demonstrations
 from annotate.datasets import shapes
 from annotate.errors import Invalid
-from annotate.models import Conversation, Message, Project
+from annotate.models import Comparison, Conversation, Message, Project
 
 PERSONAL = ("ignore", "report", "redact")
 ORIGINS = ("trainer", "imported")
+SELECTIONS = tuple(Comparison.Selection.values)
 RANKINGS = ("each", "consensus")
 PAIRS = ("all", "adjacent", "best_worst")
 MARGINS = ("rank", "rating")
@@ -77,11 +78,14 @@ class Comparisons(Filters):
     """Which rankings are wanted: by default the submitted ones of closed comparisons and those that were imported.
 
     `include` may hold `open` (also those of open comparisons) and `surplus` (also those that came in too late);
-    `origins` narrows to rankings of a trainer or to imported ones. With `rankings` "consensus" the rankings of one
-    comparison become one. `pairs` says which strict pairs the formats of pairs make, `margin` what stands beside them.
+    `origins` narrows to rankings of a trainer or to imported ones, `selection` to comparisons that were drawn at random
+    or to those that were chosen because a reward model was uncertain of them. With `rankings` "consensus" the rankings
+    of one comparison become one. `pairs` says which strict pairs the formats of pairs make, `margin` what stands beside
+    them.
     """
 
     origins: frozenset[str] | None = None
+    selection: str | None = None
     rankings: str = "each"
     pairs: str = "all"
     margin: str | None = None
@@ -315,6 +319,7 @@ READ: dict[str, Callable[[str, Any, str], Any]] = {
     "without": _pseudonyms,
     "personal": _one_of(*PERSONAL),
     "origins": _some_of(*ORIGINS),
+    "selection": _one_of(*SELECTIONS),
     "rankings": _one_of(*RANKINGS),
     "pairs": _one_of(*PAIRS),
     "margin": _one_of(*MARGINS),

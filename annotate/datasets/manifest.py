@@ -15,7 +15,7 @@ from django.db.models import Prefetch
 from annotate.datasets import shapes
 from annotate.models import Iteration, IterationPolicy, Policy, Project
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 RANK_ORDER = "0=best"
 SPLITS = shapes.SPLITS
 MANIFEST, CARD, SCHEMA = "manifest.json", "README.md", "schema.json"

@@ -8,8 +8,16 @@ from annotate import personal
 
 OURS = frozenset(
     {
-        *("split", "family", "families", "trainer", "reviewer", "project", "source", "role", "kind", "left_out"),
-        *("review_state", "ranking_kind", "comparison_state", "assignment_state", "finish_reason", "finished_at"),
+        *("split", "family", "families", "trainer", "reviewer", "project", "source", "role", "kind", "selection"),
+        *(
+            "left_out",
+            "review_state",
+            "ranking_kind",
+            "comparison_state",
+            "assignment_state",
+            "finish_reason",
+            "finished_at",
+        ),
         *("policy", "policies", "template_hash", "flags", "message_id", "parent_id", "message_tree_id", "created_date"),
     }
 )

@@ -78,6 +78,7 @@ RANKED = {
     "assignment_state": "string?",
     "active_seconds": "int64",
     "all_bad": "bool",
+    "selection": "string",
     "draw": OrNull(index="int64", size="int64"),
     "k": "int64",
     "context": MESSAGES,
@@ -89,6 +90,7 @@ OF_GROUP = {
     "ranking_id": "int64?",
     "agreement": "float64?",
     "iteration": "int64?",
+    "selection": "string",
     "split": "string",
     "family": "string",
 }

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from annotate import derive
 from annotate.datasets import comparison_formats, comparison_rows, filters, shapes
-from annotate.models import Export, Ranking
+from annotate.models import Comparison, Export, Ranking
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -81,6 +81,7 @@ def test_a_ranked_line_holds_everything(project, tmp_path):
         "assignment_state": "submitted",
         "active_seconds": 33,
         "all_bad": True,
+        "selection": "random",
         "draw": {"index": 0, "size": 1},
         "k": 4,
         "context": [
@@ -216,6 +217,19 @@ def test_one_iteration_or_rankings_from_a_day_on(project, tmp_path):
     ]
 
 
+def test_what_was_chosen_from_a_pool_says_so_and_can_be_left_out(project, tmp_path):
+    drawn, chosen = (factory.ranking(factory.comparison_about(project, opening)) for opening in ("One", "Two"))
+    pool = Comparison.objects.filter(pk=chosen.comparison_id)
+    pool.update(pool=chosen.comparison_id, selection="uncertain")
+    export(project, tmp_path / "all")
+    said = {line["ranking_id"]: line["selection"] for line in lines(tmp_path / "all")}
+    assert said == {drawn.pk: "random", chosen.pk: "uncertain"}
+    export(project, tmp_path / "random", "--selection", "random")
+    assert [line["ranking_id"] for line in lines(tmp_path / "random")] == [drawn.pk]
+    export(project, tmp_path / "pairs", "--selection", "uncertain", format="preference")
+    assert {(line["ranking_id"], line["selection"]) for line in lines(tmp_path / "pairs")} == {(chosen.pk, "uncertain")}
+
+
 def openings_of(project, split: str, count: int) -> list[str]:
     """Openings whose families belong to a split."""
     texts = (f"Opening {number}" for number in range(10_000))
@@ -276,7 +290,7 @@ def test_the_manifest_counts_and_names_what_is_there(tmp_path):
         "left_out": {"held_out": 0},
     }
     assert found["rank_order"] == "0=best"
-    assert (found["schema_version"], found["what"], found["format"]) == (3, "comparisons", "ranked")
+    assert (found["schema_version"], found["what"], found["format"]) == (4, "comparisons", "ranked")
     assert found["project"] == project.slug
     policy = project.policies.get()
     assert found["policies"] == [

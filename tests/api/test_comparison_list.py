@@ -72,6 +72,15 @@ def test_filters_by_state(api, project) -> None:
     assert len(ids(client.get(ADDRESS))) == 2
 
 
+def test_tells_and_filters_how_it_came_to_be_ranked(api, project) -> None:
+    drawn, chosen = (factory.open_comparison(project).pk for _ in range(2))
+    Comparison.objects.filter(pk=chosen).update(pool=chosen, selection="uncertain")
+    client = api(factory.person(project, role="engineer"))
+    assert ids(client.get(f"{ADDRESS}?selection=random")) == [drawn]
+    (found,) = client.get(f"{ADDRESS}?selection=uncertain").json()["results"]
+    assert (found["id"], found["selection"], found["pool"]) == (chosen, "uncertain", chosen)
+
+
 def test_holds_no_other_projects(api, project) -> None:
     factory.open_comparison(factory.project())
     assert ids(api(factory.person(project, role="admin")).get(ADDRESS)) == []

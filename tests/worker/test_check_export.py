@@ -140,7 +140,7 @@ def test_it_needs_no_database(export, tmp_path):
             "does not know",
         ),
         (
-            b'{"schema_version": 3, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
+            b'{"schema_version": 4, "what": "comparisons", "format": "ranked", "counts": {"by_split": {}},'
             b' "files": {"../up.jsonl": {"sha256": "0"}}}',
             "does not know",
         ),
@@ -314,6 +314,7 @@ RANKED = [
     (lambda line: line["context"].pop(), "the context does not end with a message of the user"),
     (lambda line: line["context"][0].update(role="tool"), "tool is no role"),
     (lambda line: line["context"][1].update(content=""), "a message of the user is empty"),
+    (lambda line: line.update(selection="likely"), "likely is no selection"),
     (lambda line: line["draw"].update(index=1), "draw.index is not below draw.size"),
     (lambda line: line.update(split="held_out"), "split is held_out, the file's is"),
 ]

@@ -8,9 +8,9 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
 
-from annotate import jobs, recipes, training
+from annotate import derive, jobs, recipes, training
 from annotate.errors import Invalid
-from annotate.models import Export, Policy, Project, TrainingRun
+from annotate.models import Comparison, Export, Policy, Project, TrainingRun
 from tests import factory, tiny
 from tests.worker import preferences
 
@@ -260,6 +260,18 @@ def test_it_learns_what_trainers_prefer_and_says_how_well(export, base, home):
     assert unseen["people"]["accuracy"] == pytest.approx(10.5 / 11)
     assert unseen["people"]["accuracy_error"] == pytest.approx(0, abs=1e-9)
     assert told["zero"]["by"] == "best_completions"
+
+
+def test_what_was_chosen_as_uncertain_is_learnt_from_but_measures_nothing(compared, base):
+    by_split: dict[str, list[int]] = {}
+    for one in Comparison.objects.filter(project=compared).select_related("message__conversation"):
+        by_split.setdefault(derive.split_of(compared.secret, one.message.conversation.family), []).append(one.pk)
+    for pk in (*by_split["train"][:2], *by_split["validation"][:3]):
+        Comparison.objects.filter(pk=pk).update(pool=pk, selection="uncertain")
+    metrics = run_it(asked(base, preferences.exported(compared), epochs=1.0)).metrics
+    assert (metrics["train_comparisons"], metrics["validation_comparisons"]) == (12, 4)
+    splits = metrics["splits"]
+    assert [splits[name]["comparisons"] for name in ("train", "validation", "test", "unseen")] == [12, 1, 2, 3]
 
 
 def test_the_folder_is_read_by_others_and_gives_what_the_scorer_gives(compared, export, base, home):

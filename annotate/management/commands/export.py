@@ -98,6 +98,12 @@ class Command(RefusingCommand):
             "--origins", nargs="+", metavar="ORIGIN", choices=filters.ORIGINS, help=_any(filters.ORIGINS, "rankings ")
         )
         group.add_argument(
+            "--selection",
+            choices=filters.SELECTIONS,
+            help="only comparisons that were drawn at random, which alone measure honestly, or only those that were "
+            "chosen because the reward model was uncertain of them",
+        )
+        group.add_argument(
             "--rankings",
             choices=filters.RANKINGS,
             help="each ranking by itself, which is the default, or those of one comparison as one, by their median "
