@@ -1,8 +1,9 @@
 """Iterations: read here, opened and closed on their project's page."""
 
 from django.contrib import admin
+from django.utils.safestring import SafeString
 
-from annotate.admin.reading import ReadOnly, ReadOnlyInline, state
+from annotate.admin.reading import ReadOnly, ReadOnlyInline, linked, state
 from annotate.models import Iteration, IterationPolicy
 
 
@@ -39,5 +40,16 @@ class IterationAdmin(ReadOnly):
         "form_version",
         "opened_at",
         "closed_at",
+        "opened_by",
+        "ended_by",
     )
+    readonly_fields = ("opened_by", "ended_by")
     inlines = (PoliciesInline,)
+
+    @admin.display(description="opened by")
+    def opened_by(self, iteration: Iteration) -> SafeString:
+        return linked(getattr(iteration, "opened_by", None))
+
+    @admin.display(description="ended by")
+    def ended_by(self, iteration: Iteration) -> SafeString:
+        return linked(getattr(iteration, "passage", None))

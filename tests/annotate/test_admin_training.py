@@ -1,6 +1,7 @@
 """Training runs and passages in the admin site: watched, stopped, gone on with; and the lineage of policies."""
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from annotate import bell, iterations, jobs, passages, training
@@ -182,6 +183,22 @@ def test_the_page_of_a_run_shows_what_it_came_of_and_what_came_of_it(admin_clien
     assert "<code>models/reward-made</code>" in text
 
 
+def test_the_page_of_a_run_asks_no_more_for_a_long_one(admin_client, project, django_assert_max_num_queries):
+    run = ran(project, "reward")
+    measured_at(run, loss=[1.0])
+    read(admin_client, page_of(run))
+    with django_assert_max_num_queries(30) as asked:
+        read(admin_client, page_of(run))
+    few = len(asked)
+    run.exports.add(*(exported(project) for _ in range(3)))
+    for _ in range(3):
+        ran(project, "ppo", reward=run)
+    measured_at(other := ran(project, "reward"), loss=[1.0] * 5)
+    other.points.update(run=run, step=F("step") + 1)
+    with django_assert_max_num_queries(few):
+        read(admin_client, page_of(run))
+
+
 def test_what_a_run_of_each_state_wants_is_said(admin_client, project, rung):
     run = ran(project, state="failed", location="", digest="", reason="No space <left>.")
     text = read(admin_client, page_of(run))
@@ -296,6 +313,7 @@ def test_the_page_of_a_passage_shows_its_steps(admin_client, project):
     text = read(admin_client, page_of(passage))
     for row in (run, run.policy, run.exports.get(), passage.iteration):
         assert page_of(row) in text
+    assert page_of(passage) in read(admin_client, page_of(passage.iteration))
 
 
 def test_a_person_says_yes_to_the_step_that_it_waits_for(admin_client, project, rung):
