@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 
 from django.db import connection
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from annotate import lineage
 from annotate.datasets import comparison_rows
@@ -20,6 +20,7 @@ from annotate.models import (
     IterationPolicy,
     Policy,
     Project,
+    Ranking,
     TrainingPoint,
     TrainingRun,
 )
@@ -133,12 +134,13 @@ def _counts(project: Project, ids: list[int]) -> dict[int, Counts]:
     return found
 
 
-def _grouped(rows, *by: str) -> Iterable[tuple]:
+def _grouped(rows: QuerySet, *by: str) -> Iterable[tuple]:
     return rows.order_by().values(*by).annotate(count=Count("id")).values_list(*by, "count")
 
 
-def _rankings(project: Project, ids: list[int]):
-    return comparison_rows.rankings(project=project, filters=Comparisons()).filter(comparison__iteration__in=ids)
+def _rankings(project: Project, ids: list[int], selection: str | None = None) -> QuerySet[Ranking]:
+    found = comparison_rows.rankings(project=project, filters=Comparisons(selection=selection))
+    return found.filter(comparison__iteration__in=ids).order_by()
 
 
 OUTCOMES = """
@@ -164,7 +166,7 @@ SELECT iteration, policies, rankings, count(*) FROM outcome GROUP BY 1, 2, 3 ORD
 
 
 def _outcomes(project: Project, ids: list[int]) -> dict[int, list[Outcome]]:
-    drawn = _rankings(project, ids).filter(comparison__selection=Comparison.Selection.RANDOM).order_by()
+    drawn = _rankings(project, ids, selection=Comparison.Selection.RANDOM)
     statement, given = drawn.values_list("id", "comparison_id", "comparison__iteration_id").query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(OUTCOMES.format(statement), given)

@@ -182,7 +182,7 @@ def test_the_page_shows_the_figures_with_links_to_all_parents(admin_client, proj
     second, first = of(project)
     text = look(admin_client, project)
     assert text.index('id="round-2"') < text.index('id="round-1"')
-    assert f'<b>58 %</b> <span class="interval">{100 * second.win_rate.low:.0f} to' in text
+    assert f'<b>58 %</b> <span class="interval">({100 * second.win_rate.low:.0f} to' in text
     assert f"over {first.new}, in 2 comparisons: 8 better, 4 tied, 4 worse" in text
     assert "<b>66.7 ± 33.3 %</b>" in text
     assert (
@@ -212,7 +212,7 @@ def test_what_is_not_there_yet_is_said(admin_client, project) -> None:
     assert f"/admin/annotate/project/{new.pk}/open-iteration/" in text
     iterations.open_next(project=new)
     text = look(admin_client, new)
-    assert f"manage.py iterate --project {new.slug}" in text
+    assert "<code>manage.py iterate</code> ends the round" in text
     Comparison.objects.filter(project=project).update(selection="uncertain", pool=F("pk"))
     assert "No comparison drawn at random has candidates of both" in look(admin_client, project)
     Ranking.objects.filter(comparison__project=project).update(current=False)
