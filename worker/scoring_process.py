@@ -31,6 +31,8 @@ LONGEST_SECONDS = 3600
 """A process that takes longer is killed; what it has kept stays."""
 AGAIN_SECONDS = 300
 """A model that could not be used is tried again after so long, and each time that a worker starts."""
+APART_SECONDS = 20.0
+"""Between the beginnings of two processes at least: where comparisons open all the time, one scores several."""
 POLL_SECONDS = 0.2
 RENEW_SECONDS = 5.0
 NICENESS = 10
@@ -51,6 +53,7 @@ class ScoringProcess:
         self._rung: list[int] = []
         self._watch: threading.Thread | None = None
         self._draining = threading.Event()
+        self._began = float("-inf")
         self._failed: dict[int, tuple[float, str]] = {}  # by run, when and why
 
     def ring(self, project_id: int) -> None:
@@ -100,16 +103,21 @@ class ScoringProcess:
             return False
         if not scores.missing(project=project, run=project.scored_by, limit=1):
             return False
-        if not scores.hold(project_id=project_id, holder=self._holder):
-            return False
         close_old_connections()
+        self._draining.wait(max(0.0, self._began + APART_SECONDS - time.monotonic()))
+        if self._draining.is_set() or not scores.hold(project_id=project_id, holder=self._holder):
+            return False
+        self._began = time.monotonic()
         try:
             code, told = self._wait(project)
         finally:
             scores.let_go(project_id=project_id, holder=self._holder)
         if self._draining.is_set():
             return False
-        self._note(project.scored_by, "" if code == 0 else told.rpartition("\n")[2] or f"its process ended with {code}")
+        self._note(
+            project.scored_by,
+            "" if code == 0 else told.rpartition("\n")[2].removeprefix("Refused: ") or f"its process ended with {code}",
+        )
         return code == 0
 
     def _failed_lately(self, run: TrainingRun) -> bool:

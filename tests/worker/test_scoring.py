@@ -10,8 +10,8 @@ import transformers
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 
-from annotate import scores, streams
-from annotate.models import Completion, Score
+from annotate import scores, streams, uncertain
+from annotate.models import Comparison, Completion, Score
 from tests import factory, site, tiny
 from tests.worker.watching import until
 from worker import scoring, scoring_process
@@ -67,6 +67,7 @@ def processes(monkeypatch):
     for name, value in site.environment(DJANGO_SETTINGS_MODULE="annotate.settings").items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(scoring_process, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(scoring_process, "APART_SECONDS", 0.0)
     begun = []
 
     def begin(text: str) -> ScoringProcess:
@@ -106,6 +107,18 @@ def test_every_candidate_gets_what_the_model_gives_to_its_text_behind_its_contex
             assert kept[candidate.pk] == pytest.approx(reward, abs=1e-4)
             assert reward[1] > 0
     assert scoring.score(project=project, run=run) == 0
+
+
+def test_a_pool_has_its_comparison_as_soon_as_all_of_it_is_scored(project, run):
+    factory.finished_chat(project, turns=4)
+    pool = uncertain.sample(project=project, count=1, share=1, pool_size=3)
+    for comparison in pool:
+        factory.answer(comparison.requests.get())
+    scoring.score(project=project, run=run, most=11)
+    assert set(Comparison.objects.filter(pool=pool[0]).values_list("state", flat=True)) == {"sampling"}
+    scoring.score(project=project, run=run)
+    states = Comparison.objects.filter(pool=pool[0]).values_list("state", flat=True)
+    assert sorted(states) == ["open", "passed_over", "passed_over"]
 
 
 def test_what_cannot_be_read_is_remembered_and_keeps_nothing_else_from_being_scored(project, run, monkeypatch):
