@@ -112,13 +112,10 @@ class ScoringProcess:
             code, told = self._wait(project)
         finally:
             scores.let_go(project_id=project_id, holder=self._holder)
-        if self._draining.is_set():
-            return False
-        self._note(
-            project.scored_by,
-            "" if code == 0 else told.rpartition("\n")[2].removeprefix("Refused: ") or f"its process ended with {code}",
-        )
-        return code == 0
+        if code is not None:
+            last = told.rpartition("\n")[2].removeprefix("Refused: ") or f"its process ended with {code}"
+            self._note(project.scored_by, last if code else "")
+        return code in (0, None) and not self._draining.is_set()
 
     def _failed_lately(self, run: TrainingRun) -> bool:
         at, _ = self._failed.get(run.pk, (float("-inf"), ""))
@@ -133,8 +130,8 @@ class ScoringProcess:
                 logger.error("The reward model of run %s does not score: %s", run.pk, reason)
         scores.tell_trouble(run=run, reason=reason)
 
-    def _wait(self, project: Project) -> tuple[int, str]:
-        """The exit status of the process that scores, and the end of what it said."""
+    def _wait(self, project: Project) -> tuple[int | None, str]:
+        """The exit status of the process that scores, None where it was made to end, and the end of what it said."""
         with tempfile.TemporaryFile() as output:
             child = subprocess.Popen(
                 self._command(project),
@@ -148,25 +145,37 @@ class ScoringProcess:
                 preexec_fn=_begins(),
             )
             try:
-                self._watch_over(child, project.pk)
+                code = self._watch_over(child, project)
             finally:
                 kill(child)
-            return child.returncode, last_lines(output)
+            return code, last_lines(output)
 
-    def _watch_over(self, child: subprocess.Popen, project_id: int) -> None:
+    def _watch_over(self, child: subprocess.Popen, project: Project) -> int | None:
+        """Wait for the end of the process; None where it is not to go on."""
         began = renewed = time.monotonic()
         while not self._draining.is_set():
             try:
-                child.wait(POLL_SECONDS)
-                return
+                return child.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 now = time.monotonic()
             if now - began > LONGEST_SECONDS:
                 logger.warning("Scoring takes too long and is killed; it is gone on with")
-                return
+                return None
             if now - renewed > RENEW_SECONDS:
                 renewed = now
-                scores.hold(project_id=project_id, holder=self._holder)
+                scores.hold(project_id=project.pk, holder=self._holder)
+                if not self._is_still_wanted(project):
+                    return None
+        return None
+
+    def _is_still_wanted(self, project: Project) -> bool:
+        """Whether the same model is to score the project."""
+        try:
+            return Project.objects.filter(pk=project.pk, scored_by=project.scored_by).exists()
+        except (OperationalError, InterfaceError):
+            return True
+        finally:
+            close_old_connections()
 
 
 def _begins() -> Callable[[], None]:

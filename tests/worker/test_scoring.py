@@ -29,7 +29,7 @@ project = Project.objects.get(pk={pk})
 batch = scores.missing(project=project, run=project.scored_by, limit=4)
 scores.keep(run=project.scored_by, rewards=dict.fromkeys([one.pk for one in batch], (1.0, 0.5)))
 """
-ONE_THAT_FAILS = "raise SystemExit('There is no model.')"
+ONE_THAT_FAILS = "raise SystemExit('Refused: There is no model.')"
 ONE_THAT_HANGS = "import time; time.sleep(600)"
 
 
@@ -82,6 +82,10 @@ def processes(monkeypatch):
 
 def ended(one: ScoringProcess) -> bool:
     return one._watch is None
+
+
+def hanging() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if ONE_THAT_HANGS in child.cmdline()]
 
 
 def told(*words: str) -> str:
@@ -218,11 +222,7 @@ def test_two_workers_do_not_score_the_same_project_at_once_and_draining_kills(pr
     factory.open_comparison(project)
     one, other = processes(ONE_THAT_HANGS), processes(ONE_THAT_SCORES)
     one.ring(project.pk)
-
-    def hangs() -> list[psutil.Process]:
-        return [child for child in psutil.Process().children() if ONE_THAT_HANGS in child.cmdline()]
-
-    (child,) = until(hangs)
+    (child,) = until(hanging)
     assert child.nice() > psutil.Process().nice()
     other.ring(project.pk)
     until(lambda: ended(other))
@@ -234,6 +234,18 @@ def test_two_workers_do_not_score_the_same_project_at_once_and_draining_kills(pr
     other.ring(project.pk)
     until(lambda: ended(other))
     assert Score.objects.count() == 4
+
+
+def test_a_model_that_is_chosen_no_more_scores_no_more(project, run, processes, monkeypatch):
+    monkeypatch.setattr(scoring_process, "RENEW_SECONDS", 0.1)
+    factory.open_comparison(project)
+    one = processes(ONE_THAT_HANGS)
+    one.ring(project.pk)
+    until(hanging)
+    scores.score_by(project=project, run=None)
+    until(lambda: ended(one))
+    assert scores.hold(project_id=project.pk, holder="other")
+    assert scores.trouble(run) == ""
 
 
 def test_a_worker_scores_what_opens_and_reviewers_see_it_after_the_ranking(project, run, launch, client, tmp_path):
