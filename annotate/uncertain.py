@@ -1,4 +1,4 @@
-"""Uncertain comparisons: of each pool the one of which the reward model knows least is ranked.
+"""Uncertain comparisons: of each pool the one is ranked from which the reward model would learn most.
 
 A pool is drawn uniformly, in the same way as comparisons that are drawn by themselves, and all its messages leave the
 set that is drawn from, whichever is chosen. So no score decides what is left, and later draws from it are as uniform as
@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Exists, FilteredRelation, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from annotate import comparisons
+from annotate import comparisons, scores
 from annotate.errors import Invalid
 from annotate.models import Candidate, Comparison, GenerationRequest, Iteration, Project, Score, TrainingRun
 from annotate.quality import uncertainty
@@ -53,6 +53,11 @@ def _check_scores(project: Project) -> None:
             f"No reward model scores the comparisons of {project.slug}, so that none is known to be uncertain. "
             "Train one and choose it on the project's page."
         )
+    if trouble := scores.trouble(run):
+        raise Invalid(
+            f"The reward model of run {run.pk} does not score: {trouble}. Once that is mended, "
+            f"`manage.py score --project {project.slug}` or a worker that listens to the queue training goes on."
+        )
     if run.metrics.get("heads", 1) < 2:
         raise Invalid(
             f"The reward model of run {run.pk} has one head, which has nobody to disagree with. "
@@ -61,8 +66,8 @@ def _check_scores(project: Project) -> None:
 
 
 def choose_ready() -> int:
-    """Of each pool in which nothing is being sampled and all is scored, open the most uncertain one and pass over the
-    others. How many pools were decided.
+    """Of each pool in which nothing is being sampled and all is scored, open the one from which most is to be learnt,
+    and pass over the others. How many pools were decided.
 
     Where nothing scores the project any more, or scores have not come for POOL_PATIENCE_HOURS, the first one that was
     drawn opens: that is a random one. Safe to call at any time and twice at once. Call it outside of transactions.
@@ -107,7 +112,7 @@ def _choose(pool: int) -> bool:
         return False
     scored = all(one.there for found in scores.values() for one in found)
     if scored or len(waiting) == 1:
-        _open_most_uncertain(waiting, {pk: _figure(found) for pk, found in scores.items()}, run)
+        _open_most_telling(waiting, {pk: _figure(found) for pk, found in scores.items()}, run)
     else:
         chosen, *others = waiting
         comparisons.open_for_ranking(chosen)
@@ -141,25 +146,21 @@ def _scores(waiting: list[Comparison], run: int | None) -> dict[int, list[_Score
 
 
 def _figure(found: list[_Scored]) -> float | None:
-    """How uncertain a comparison is; None where a text of it has no score."""
+    """How much is to be learnt from a comparison; None where a text of it has no score."""
     if any(one.reward is None for one in found):
         return None
     return uncertainty.of_rewards([(one.reward, one.spread) for one in found])
 
 
-def _open_most_uncertain(waiting: list[Comparison], figures: dict[int, float | None], run: int | None) -> None:
+def _open_most_telling(waiting: list[Comparison], figures: dict[int, float | None], run: int | None) -> None:
     """Open the one with the highest figure; of the same the one that was drawn first, and what has none comes last."""
     chosen = max(waiting, key=lambda one: -1 if figures[one.pk] is None else figures[one.pk])
     comparisons.open_for_ranking(chosen, Selection.UNCERTAIN)
     for other in waiting:
         if other is not chosen:
-            figure = figures[other.pk]
-            why = (
-                "this one is longer than its model reads"
-                if figure is None
-                else f"uncertain {figures[chosen.pk]:.2f}, this one {figure:.2f}"
-            )
-            _pass_over(other, f"Comparison {chosen.pk} of its pool is ranked, by run {run}: {why}.")
+            # No figure: reviewers read this, who may rank the other one.
+            why = "this one cannot be scored" if figures[other.pk] is None else "more is to be learnt from it"
+            _pass_over(other, f"Comparison {chosen.pk} of its pool is ranked, by the model of run {run}: {why}.")
 
 
 def _pass_over(comparison: Comparison, reason: str) -> None:

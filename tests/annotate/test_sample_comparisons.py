@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotate import iterations
+from annotate import iterations, scores
 from annotate.models import Comparison, GenerationRequest
 from tests import factory
 
@@ -111,3 +111,13 @@ def test_refusals_of_what_is_chosen(project, heads, more, says):
         sample(4, "demo", "any", *more)
     assert refusal.value.returncode == 2
     assert says in str(refusal.value)
+
+
+def test_a_model_that_does_not_score_is_told(project):
+    factory.finished_chat(project, turns=3)
+    project.scored_by = factory.reward_run(project, metrics={"heads": 4})
+    project.save()
+    scores.tell_trouble(run=project.scored_by, reason="there is no folder")
+    with pytest.raises(CommandError, match="does not score: there is no folder"):
+        sample(1, "demo", "any", "--select", "uncertain")
+    assert Comparison.objects.count() == 1

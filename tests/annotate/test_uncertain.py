@@ -1,4 +1,4 @@
-"""Of each pool the comparison of which the reward model knows least is ranked, and the rest is as random as ever."""
+"""Of each pool the comparison from which most is to be learnt is ranked, and the rest is as random as ever."""
 
 import itertools
 import random
@@ -48,14 +48,14 @@ def fail(comparison: Comparison) -> None:
         generation.fail(request_id=held.pk, token=held.claim_token, reason="It broke.", again=False)
 
 
-def score(comparison: Comparison, apart: float | None, spread: float = 0.1) -> None:
-    """Rewards so far apart; None says that the texts are too long."""
+def score(comparison: Comparison, spread: float | None, apart: float = 1.0) -> None:
+    """Rewards so far apart, on which heads disagree so much; None says that the texts are too long."""
     Score.objects.bulk_create(
         Score(
             run=comparison.project.scored_by,
             candidate=candidate,
-            reward=None if apart is None else number * apart,
-            spread=None if apart is None else spread,
+            reward=None if spread is None else number * apart,
+            spread=spread,
         )
         for number, candidate in enumerate(comparison.candidates.all())
     )
@@ -73,17 +73,19 @@ CHOSEN, DRAWN, FAILED = ("open", "uncertain"), ("open", "random"), ("failed", "r
 def test_the_most_uncertain_one_opens_with_its_slots_and_the_others_are_passed_over(project):
     first, second, third = pool = pool_of(project)
     sample_texts(*pool)
-    score(first, 3)
-    score(second, 1)
+    score(first, 0.1)
+    score(second, 2)
     assert uncertain.choose_ready() == 0
     assert seen(pool) == [WAITS] * 3
-    score(third, 2)
+    score(third, 1)
     assert uncertain.choose_ready() == 1
     assert seen(pool) == [OVER, CHOSEN, OVER]
     second.refresh_from_db()
     first.refresh_from_db()
     run = project.scored_by_id
-    assert first.reason == f"Comparison {second.pk} of its pool is ranked, by run {run}: uncertain 0.27, this one 0.05."
+    assert first.reason == (
+        f"Comparison {second.pk} of its pool is ranked, by the model of run {run}: more is to be learnt from it."
+    )
     assert (second.opened_at is not None, second.reason) == (True, "")
     assert second.assignments.filter(state="free").count() == project.overlap
     assert not first.assignments.exists()
@@ -91,11 +93,11 @@ def test_the_most_uncertain_one_opens_with_its_slots_and_the_others_are_passed_o
     assert uncertain.choose_ready() == 0
 
 
-def test_disagreement_counts_as_closeness_does(project):
-    close, disagreed = pool = pool_of(project, 2)
+def test_where_heads_disagree_as_much_the_closer_one_is_ranked(project):
+    apart, close = pool = pool_of(project, 2)
     sample_texts(*pool)
-    score(close, 1.5)
-    score(disagreed, 3, spread=9)
+    score(apart, 1, apart=4)
+    score(close, 1, apart=1)
     uncertain.choose_ready()
     assert seen(pool) == [OVER, CHOSEN]
 
@@ -143,7 +145,7 @@ def test_one_that_is_tried_again_before_is_waited_for(project):
     score(third, 2)
     assert uncertain.choose_ready() == 0
     factory.answer(again)
-    score(first, 0)
+    score(first, 3)
     assert uncertain.choose_ready() == 1
     assert seen(pool) == [CHOSEN, OVER, OVER]
 
@@ -152,11 +154,11 @@ def test_one_that_cannot_be_scored_comes_last(project):
     first, second = pool = pool_of(project, 2)
     sample_texts(*pool)
     score(first, None)
-    score(second, 9)
+    score(second, 0)
     uncertain.choose_ready()
     assert seen(pool) == [OVER, CHOSEN]
     first.refresh_from_db()
-    assert first.reason.endswith("this one is longer than its model reads.")
+    assert first.reason.endswith("this one cannot be scored.")
 
 
 def test_where_nothing_scores_any_more_the_first_one_opens_as_a_random_one(project):

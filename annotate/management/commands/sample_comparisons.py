@@ -31,8 +31,8 @@ class Command(RefusingCommand):
             "--select",
             choices=Comparison.Selection.values,
             default="random",
-            help="random: all are ranked as they were drawn; uncertain: of a share those are chosen of which the "
-            "project's reward model knows least, each from a pool that is sampled and scored whole",
+            help="random: all are ranked as they were drawn; uncertain: of a share those are chosen on which the "
+            "heads of the project's reward model disagree, each from a pool that is sampled and scored whole",
         )
         parser.add_argument(
             "--share", type=float, metavar="SHARE", help="of the uncertain ones, above 0, at most 1; 0.5 by default"
