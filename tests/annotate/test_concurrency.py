@@ -15,7 +15,7 @@ from annotate.errors import Conflict, NothingLeft
 from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Ranking
 from tests import bulk, factory, invariants
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
 def in_threads(*calls):
@@ -71,7 +71,6 @@ def submit(slot, dice):
     rankings.submit(assignment=slot, user=slot.trainer, tiers=tiers)
 
 
-@pytest.mark.slow
 def test_sixteen_trainers_at_once_leave_every_invariant_standing():
     project = factory.project(overlap=3)
     bulk.comparisons(project, 200)

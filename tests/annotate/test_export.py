@@ -17,7 +17,7 @@ from annotate.datasets import comparison_formats, comparison_rows, filters, shap
 from annotate.models import Comparison, Export, Ranking
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

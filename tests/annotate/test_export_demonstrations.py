@@ -19,7 +19,7 @@ from annotate.errors import Conflict
 from annotate.models import Completion, Conversation, Export, TurnShape
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 FORMATS = list(demonstration_formats.FORMATS)
 EXAMPLES = Path(__file__).parent / "export_examples"

@@ -13,7 +13,7 @@ from annotate.datasets import filters, shapes, shards, snapshots, writing
 from annotate.models import Export
 from tests import factory, site
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 EXPORT = """
 import sys, django

@@ -13,7 +13,7 @@ from annotate.datasets import shapes, shards
 from annotate.datasets.check import check
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 FORMATS = shapes.FORMATS["comparisons"]
 

@@ -19,7 +19,7 @@ from annotate.errors import Conflict, Invalid, Unavailable
 from annotate.models import Export, Ranking
 from tests import factory
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 RANKINGS = 9
 FILES = shards.Files(shard_rows=2)

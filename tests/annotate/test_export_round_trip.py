@@ -21,7 +21,7 @@ from annotate.datasets.comparison_lines import parted
 from annotate.errors import Invalid
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 def few(count: int) -> hypothesis_settings:
@@ -117,7 +117,6 @@ def made():
     return make
 
 
-@pytest.mark.slow
 @few(6)
 @given(rounds=rounds(), kind=st.sampled_from(shards.KINDS))
 def test_every_order_comes_back_in_every_format(db, made, rounds, kind):

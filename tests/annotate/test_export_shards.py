@@ -24,7 +24,7 @@ from annotate.errors import Invalid
 from annotate.models import Export
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

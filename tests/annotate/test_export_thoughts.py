@@ -12,7 +12,7 @@ from annotate.datasets import shapes
 from annotate.datasets.check import check
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 THOUGHT = "The user greets. Ask vera.lindt@posteo.de."
 

@@ -13,7 +13,7 @@ from annotate.datasets import filters, snapshots
 from annotate.models import Comparison, Conversation, Export, Prompt, Ranking
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from annotate.errors import BothsidesError
 from annotate.models import Conversation, Import, Message, RankedCandidate
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 # Hypothesis draws what breaks escapes more often than chance would.
 WORDS = st.one_of(

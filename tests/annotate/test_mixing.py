@@ -17,7 +17,7 @@ from annotate.errors import Invalid, NotFound
 from annotate.models import Export, FamilyMember
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ import pytest
 
 from annotate import processes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def child(tmp_path):

@@ -68,7 +68,7 @@ def send_late(api, slot, dice):
 
 def test_sixteen_trainers_over_http_leave_every_invariant_standing():
     project = factory.project(overlap=3)
-    bulk.comparisons(project, 200)
+    bulk.comparisons(project, 80)
     trainers = [factory.trainer(project) for _ in range(16)]
     tokens = [Token.objects.create(user=user).key for user in trainers]
     given = [[] for _ in trainers]
@@ -83,5 +83,5 @@ def test_sixteen_trainers_over_http_leave_every_invariant_standing():
         )
     handed_out = [pk for mine in given for pk in mine]
     assert len(handed_out) == len(set(handed_out))
-    assert len(handed_out) >= 600
+    assert len(handed_out) >= 240
     invariants.check_all_done(project)

@@ -15,7 +15,7 @@ from tests import factory
 from tests.trainers_ui.conftest import JSON
 from trainers_ui import streaming
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 SSE = {"HTTP_ACCEPT": "text/event-stream"}
 

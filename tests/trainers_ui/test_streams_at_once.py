@@ -8,7 +8,7 @@ from tests import crowd, site, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-WATCHERS, READERS, TOKENS = 50, 3, 400
+WATCHERS, READERS, TOKENS = 50, 3, 250
 COLLAPSED_MS = 5000
 """A page that takes so long waits for streams and not for a busy machine; `tests.bench streams` measures the budget."""
 

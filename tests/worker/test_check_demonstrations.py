@@ -13,7 +13,7 @@ from annotate.datasets import filters, manifest, snapshots
 from tests import factory
 from worker import trl_columns
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 FORMATS = ["messages", "prompt_completion"]
 TURNS = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "a"}]

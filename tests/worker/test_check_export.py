@@ -20,7 +20,7 @@ from annotate.datasets.tallies import Tally
 from tests import factory
 from worker import trl_columns
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
 TURNS = [{"role": "user", "content": "p"}]

@@ -16,6 +16,8 @@ from worker.counters import Counters
 from worker.jobs import Job
 from worker.process import WorkerProcess
 
+pytestmark = pytest.mark.slow
+
 NOTHING = {
     "tokens_a_second": 0.0,
     "tokens": 0,

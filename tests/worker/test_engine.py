@@ -15,6 +15,8 @@ from worker.engines import loading, registry
 from worker.engines.base import LoadError, Sampling
 from worker.engines.transformers import Tokens, TransformersEngine
 
+pytestmark = pytest.mark.slow
+
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
 _names = itertools.count()
 

@@ -10,6 +10,8 @@ from worker.engines import faults
 from worker.engines.base import Sampling
 from worker.engines.rows import Rows
 
+pytestmark = pytest.mark.slow
+
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB."
 WORDS = ["the", "of and to in it", "that he was for on " * 5, "x" * 150, "two more words", "look"]
 

@@ -22,7 +22,7 @@ from tests.worker.watching import until, words_of
 from worker import job_processes, tasks
 from worker.job_processes import JobProcesses
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 State = Import.State
 
@@ -196,7 +196,6 @@ def test_a_worker_that_ends_gives_it_back_and_another_goes_on_with_it(look_after
     until(lambda: state(job) == State.DONE)
 
 
-@pytest.mark.slow
 def test_one_that_does_not_let_go_is_killed_and_its_lease_runs_out(look_after, project, monkeypatch):
     monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
     job = waiting(project)
@@ -213,7 +212,6 @@ def test_one_that_does_not_let_go_is_killed_and_its_lease_runs_out(look_after, p
     assert job.attempt == 2
 
 
-@pytest.mark.slow
 def test_a_process_that_was_killed_again_and_again_ends_failed(look_after, project, monkeypatch, settings):
     monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
     settings.JOB_ATTEMPTS = 2
@@ -274,7 +272,6 @@ def asked(worker):
     )
 
 
-@pytest.mark.slow
 def test_a_worker_writes_an_export_and_brings_in_an_import(worker, asked):
     worker()
     until(lambda: state(asked) == State.DONE, 60)
@@ -287,7 +284,6 @@ def test_a_worker_writes_an_export_and_brings_in_an_import(worker, asked):
     assert job.report["conversations"] == 1
 
 
-@pytest.mark.slow
 def test_a_worker_without_the_queue_leaves_them_to_others(worker, asked):
     worker(*[word.replace("bothsides,jobs,training", "bothsides") for word in processes.WORKER])
     until(streams.heartbeats, 60)
@@ -296,7 +292,6 @@ def test_a_worker_without_the_queue_leaves_them_to_others(worker, asked):
     assert state(asked) == State.WAITING
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_takes_its_child_along_and_another_goes_on(worker, asked):
     first = worker()
     holding = threading.Event()
@@ -326,7 +321,6 @@ def test_a_worker_that_is_killed_takes_its_child_along_and_another_goes_on(worke
     until(lambda: state(asked) == State.DONE, 60)
 
 
-@pytest.mark.slow
 def test_the_sweep_of_a_worker_removes_working_folders_that_nobody_needs(worker, asked):
     folder = checkpoint.folder_of(987_654)
     folder.mkdir(parents=True)

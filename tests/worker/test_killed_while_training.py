@@ -25,7 +25,7 @@ COMMON = {"save_steps": 1, "max_tokens": 200}
 OPTIONS = {
     "reward": COMMON | {"epochs": 12.0, "batch_size": 4},
     "dpo": COMMON | {"epochs": 3.0, "batch_size": 8},
-    "ppo": COMMON | {"episodes": 16 * 16, "batch_size": 16, "max_new_tokens": 12},
+    "ppo": COMMON | {"episodes": 16 * 9, "batch_size": 16, "max_new_tokens": 12},
 }
 
 

@@ -15,6 +15,8 @@ from worker.engines import openai_compatible
 from worker.engines.base import Chunk, LoadError, Sampling, Server
 from worker.engines.openai_compatible import OpenAICompatibleEngine, Turns
 
+pytestmark = pytest.mark.slow
+
 ASKED = Turns([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Go."}])
 
 

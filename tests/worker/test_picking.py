@@ -10,6 +10,8 @@ from worker.engines import picking
 from worker.engines.base import Sampling
 from worker.engines.picking import pick
 
+pytestmark = pytest.mark.slow
+
 LOGITS = torch.tensor([2.0, 1.0, 3.0, -1.0, 0.0])
 DRAWS = 20_000
 

@@ -18,7 +18,7 @@ from worker import serving
 from worker.engines.transformers import TransformersEngine
 from worker.serving import Serving
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 State = GenerationRequest.State
 

@@ -20,7 +20,7 @@ from worker import process as processes
 from worker import serving
 from worker.engines import openai_compatible
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 State = GenerationRequest.State
 

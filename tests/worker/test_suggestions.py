@@ -15,7 +15,7 @@ from worker import jobs, serving
 from worker.engines.base import Chunk
 from worker.jobs import Job
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 State = GenerationRequest.State
 

@@ -13,6 +13,8 @@ from tests.worker.watching import events, over, until
 from worker.engines.base import LoadError, Sampling, Server
 from worker.engines.openai_compatible import OpenAICompatibleEngine, Turns
 
+pytestmark = pytest.mark.slow
+
 ASKED = Turns([{"role": "user", "content": "Go."}])
 State = GenerationRequest.State
 
