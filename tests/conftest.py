@@ -36,6 +36,8 @@ def _start_servers() -> None:
         "SECRET_KEY": "of-tests-only-" * 4,
         "SITE_URL": "http://127.0.0.1:8000",
         "LOG_LEVEL": "WARNING",
+        # Two tests run at once, and tiny models are no faster with more.
+        "OMP_NUM_THREADS": "1",
     }
 
 

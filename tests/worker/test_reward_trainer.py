@@ -82,7 +82,6 @@ def test_reward_trainer_learns_what_trainers_prefer(project, tmp_path, format):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    torch.set_num_threads(2)
     torch.manual_seed(0)
     loaded = exported(project, format, tmp_path).filter(good_over_bad)
     assert loaded.num_rows == {"train": 24, "validation": 4, "test": 2}

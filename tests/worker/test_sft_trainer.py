@@ -68,7 +68,6 @@ def trained(loaded, folder) -> "trl.SFTTrainer":
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(2)
     torch.manual_seed(0)
     model = str(tiny.build(folder / "model"))
     return trl.SFTTrainer(

@@ -14,7 +14,6 @@ from tests import factory, tiny
 from tests.worker import preferences
 
 pytest.importorskip("trl")
-import torch
 
 from worker.training import conversations, dpo, models, running, work
 
@@ -43,7 +42,6 @@ def dpo_formats() -> tuple[str, ...]:
 @pytest.fixture(autouse=True)
 def home(tmp_path, settings, rows):
     settings.BOTHSIDES_HOME = tmp_path
-    torch.set_num_threads(1)
     shutil.copytree(rows[0], tmp_path / "models" / "tiny")
     return tmp_path
 

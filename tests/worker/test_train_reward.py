@@ -40,7 +40,6 @@ def rows(module_rows, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def home(tmp_path, settings, rows):
     settings.BOTHSIDES_HOME = tmp_path
-    torch.set_num_threads(1)
     shutil.copytree(rows[0], tmp_path / "models" / "tiny")
     return tmp_path
 

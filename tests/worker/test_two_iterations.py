@@ -14,7 +14,6 @@ from tests import factory, site, tiny
 from tests.worker import preferences
 
 pytest.importorskip("trl")
-import torch
 
 from annotate import passages
 
@@ -54,7 +53,6 @@ def project(tmp_path, settings) -> Project:
     settings.BOTHSIDES_HOME = tmp_path
     default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "exports"}}
     settings.STORAGES = settings.STORAGES | {"default": default}
-    torch.set_num_threads(1)
     tiny.build(tmp_path / "models" / "tiny")
     sampling = {"k": 6, "max_new_tokens": 16, "temperature": 1.0, "top_p": 1.0}
     base = factory.policy(name="tiny", location="tiny")
