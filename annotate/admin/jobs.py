@@ -36,9 +36,9 @@ def how_far(job: Job) -> SafeString | str:
         parts.append(format_html("<span>{}</span>", _amount(job, share)))
     inner = format_html("{}" * len(parts), *parts)
     going = SafeString(" data-goes-on") if unfinished else ""
-    return format_html(
-        '<span class="how-far" data-live="{}" data-state="{}"{}>{}</span>', job.pk, job.state, going, inner
-    )
+    # One that waits again may wait for another thing, with a button of its own.
+    state = f"{job.state} {job.step}".strip() if job.state == Job.State.WAITING else job.state
+    return format_html('<span class="how-far" data-live="{}" data-state="{}"{}>{}</span>', job.pk, state, going, inner)
 
 
 def _amount(job: Job, share: float | None) -> str:
@@ -92,6 +92,11 @@ class JobAdmin(ReadOnly):
         (title, first), *others = self.fieldsets
         fields = [name for name in first["fields"] if name != "reason" or (obj and obj.reason)]
         return [(title, first | {"fields": fields}), *others]
+
+    @admin.display(description="asked for")
+    def asked(self, job: Job) -> str:
+        """When, in few characters: lists of jobs have many columns."""
+        return timezone.localtime(job.created_at).strftime("%Y-%m-%d %H:%M")
 
     @admin.display(description="took")
     def took(self, job: Job) -> str:

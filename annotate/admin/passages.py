@@ -22,7 +22,7 @@ class PassageAdmin(JobAdmin):
 
     change_form_template = "admin/annotate/passage/change_form.html"
     change_list_template = "admin/annotate/passage/change_list.html"
-    list_display = ("id", "how_far", "waits", "project", "ends", "opened", "took", "created_at")
+    list_display = ("id", "how_far", "waits", "project", "ends", "opened", "took", "asked")
     list_filter = ("state", "project")
     list_select_related = ("project", "iteration", "opens")
     search_fields = ("=id", "project__slug")

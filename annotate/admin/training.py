@@ -24,7 +24,7 @@ class TrainingRunAdmin(JobAdmin):
 
     change_form_template = "admin/annotate/trainingrun/change_form.html"
     change_list_template = "admin/annotate/trainingrun/change_list.html"
-    list_display = ("id", "how_far", "kind_of_run", "project", "base", "made_in_short", "took", "created_at")
+    list_display = ("id", "how_far", "kind_of_run", "project", "base", "made_in_short", "took", "asked")
     list_filter = ("state", "kind", "project")
     list_select_related = ("project", "base", "policy")
     search_fields = ("=id", "base__name", "policy__name")

@@ -321,8 +321,11 @@ def test_a_person_says_yes_to_the_step_that_it_waits_for(admin_client, project, 
     passage = begun(project, SFT, sft=run)
     assert "Go on with" not in read(admin_client, page_of(passage))
     Passage.objects.update(asks=True)
+    Passage.objects.update(step="Waits for a yes: opening the next round")
     text = read(admin_client, page_of(passage))
     assert "Go on with opening the next round" in text
+    # The page is looked at anew where this changes: it has another button then.
+    assert 'data-state="waiting Waits for a yes: opening the next round"' in text
     assert "waits for a yes" in text
     page = admin_client.post(page_of(passage, "agree/"), {"step": "sft"}, follow=True)
     assert said(page) == [f"{passage} does not wait for a yes to sft."]
