@@ -96,7 +96,7 @@ class JobAdmin(ReadOnly):
     @admin.display(description="asked for")
     def asked(self, job: Job) -> str:
         """When, in few characters: lists of jobs have many columns."""
-        return timezone.localtime(job.created_at).strftime("%Y-%m-%d %H:%M")
+        return timezone.localtime(job.created_at).strftime("%Y-%m-%d %H:%M").replace("-", "\N{NON-BREAKING HYPHEN}")
 
     @admin.display(description="took")
     def took(self, job: Job) -> str:

@@ -12,6 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
 from annotate import assignments, iterations, passages, projects, queue, scores
 from annotate.admin import project_policies, project_scores
@@ -31,6 +33,8 @@ from annotate.models import (
 
 MEMBERS_SHOWN = 200
 """Members that a project's page lists; of a larger project the list of memberships does."""
+
+TRAINING = (("trainingrun", "training runs"), ("passage", "passages"))
 
 KINDS = (Assignment.Kind.RANK, Assignment.Kind.CHAT, Assignment.Kind.WRITE)
 """Kinds of work that a project hands out. Reviews come of what was written, and go to reviewers."""
@@ -248,14 +252,14 @@ class ProjectAdmin(Listed):
     list_display = ("name", "slug", "open_iteration", "k", "overlap", "authors_rank_own")
     search_fields = ("name", "slug")
     ordering = ("name", "id")
-    readonly_fields = ("open_iteration", "free_slots", "next_iteration", "scored")
+    readonly_fields = ("open_iteration", "free_slots", "next_iteration", "trained", "scored")
 
     def get_queryset(self, request):
         current = Iteration.objects.filter(state=Iteration.State.OPEN)
         return super().get_queryset(request).prefetch_related(Prefetch("iterations", current, "open_iterations"))
 
     def get_fieldsets(self, request, obj=None):
-        state = [("State", {"fields": ("open_iteration", "free_slots", "next_iteration")})] if obj else []
+        state = [("State", {"fields": ("open_iteration", "free_slots", "next_iteration", "trained")})] if obj else []
         return [*state, *FIELDSETS, *([SCORES] if obj else [])]
 
     def get_prepopulated_fields(self, request, obj=None):
@@ -296,6 +300,12 @@ class ProjectAdmin(Listed):
     def scored(self, project: Project) -> str:
         """How far the scoring is."""
         return project_scores.told(project)
+
+    @admin.display(description="training")
+    def trained(self, project: Project) -> SafeString:
+        """The lists of what was trained from it, and of its ways from round to round."""
+        lists = ((reverse(f"admin:annotate_{name}_changelist"), project.pk, told) for name, told in TRAINING)
+        return format_html_join(", ", '<a href="{}?project__id__exact={}">{}</a>', lists)
 
     def save_model(self, request, obj, form, change) -> None:
         super().save_model(request, obj, form, change)
