@@ -10,9 +10,9 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
-from annotate import assignments, comparisons, conversations, demonstrations, generation, openings, rankings
+from annotate import assignments, comparisons, conversations, demonstrations, generation, openings, rankings, uncertain
 from annotate.errors import Conflict, NothingLeft
-from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Ranking
+from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Ranking, Score
 from tests import bulk, factory, invariants
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -311,3 +311,23 @@ def test_a_reply_that_is_stopped_at_its_end_is_there_once(monkeypatch):
     _, completed, _ = in_threads(one, two, lambda: conduct(wait_for_a_lock))
     assert completed
     assert slot.conversation.messages.filter(text="Hi.").count() == 1
+
+
+@pytest.mark.slow
+def test_pools_that_are_decided_at_once_open_one_comparison_each():
+    project = factory.project(k=2)
+    factory.finished_chat(project, turns=9)
+    project.scored_by = factory.reward_run(project, metrics={"heads": 4})
+    project.save()
+    made = uncertain.sample(project=project, count=2, share=1, pool_size=4)
+    for comparison in made:
+        factory.answer(comparison.requests.get())
+        for number, candidate in enumerate(comparison.candidates.all()):
+            Score.objects.create(run=project.scored_by, candidate=candidate, reward=number, spread=comparison.pk % 3)
+    assert sum(in_threads(*[uncertain.choose_ready] * 6)) == 2
+    states = Comparison.objects.filter(pool__isnull=False).order_by("state").values_list("pool", "state")
+    assert sorted(states) == sorted((pool, state) for pool in (made[0].pk, made[4].pk) for state in STATES_OF_A_POOL)
+    invariants.check_queue(project)
+
+
+STATES_OF_A_POOL = ("open", "passed_over", "passed_over", "passed_over")

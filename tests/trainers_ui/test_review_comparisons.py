@@ -133,3 +133,16 @@ def test_queries_do_not_grow(browser, count_queries, project, reviewer, comparis
 
     assert count_queries(client, listed) == few_listed
     assert count_queries(client, url) == few_read
+
+
+def test_those_of_a_pool_say_what_became_of_them(browser, html, reviewer, comparison, url):
+    over = factory.open_comparison(comparison.project)
+    told = {"pool": comparison, "reason": f"Comparison {comparison.pk} of its pool is ranked."}
+    over.assignments.all().delete()
+    Comparison.objects.filter(pk=over.pk).update(state="passed_over", opened_at=None, **told)
+    Comparison.objects.filter(pk=comparison.pk).update(pool=comparison, selection="uncertain")
+    client = browser(reviewer)
+
+    assert told["reason"] in html(client.get(LIST, {"state": "passed_over"}))
+    assert "drawn as 1 of 1 and chosen from a pool" in html(client.get(url))
+    assert "chosen from a pool" not in html(client.get(reverse("review_comparison", args=[over.pk])))
