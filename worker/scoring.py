@@ -11,8 +11,10 @@ from annotate.models import Candidate, Project, TrainingRun
 from worker.training import running
 from worker.training.scoring import Reward, Scorer, Text
 
-AT_ONCE = 64
-"""Candidates that are read, scored and kept together: so many are lost at most where the process is killed."""
+LOOKED_UP = 64
+"""Candidates that are looked up at once. What is more urgent comes with the next look."""
+AT_ONCE = 16
+"""Candidates that are scored and kept together: so many are lost at most where the process is killed."""
 
 
 def score(
@@ -27,23 +29,25 @@ def score(
         raise Invalid(f"The reward model of run {run.pk} is not on this machine: there is no folder {place}.")
     done, scorer = 0, None
     with running.said_clearly():
-        while batch := scores.missing(project=project, run=run, limit=_next(done, most)):
+        while found := scores.missing(project=project, run=run, limit=_next(done, most)):
             # Not before there is something to read: it takes seconds.
             scorer = scorer or Scorer(
                 place, device=None if settings.WORKER_DEVICE == "auto" else settings.WORKER_DEVICE
             )
-            rewards = _rewards(scorer, _texts(batch))
-            scores.keep(run=run, rewards=dict(zip([one.pk for one in batch], rewards, strict=True)))
-            # Pools may have waited for just these.
-            uncertain.choose_ready()
-            done += len(batch)
-            told(done)
+            for first in range(0, len(found), AT_ONCE):
+                batch = found[first : first + AT_ONCE]
+                rewards = _rewards(scorer, _texts(batch))
+                scores.keep(run=run, rewards=dict(zip([one.pk for one in batch], rewards, strict=True)))
+                # Pools may have waited for just these.
+                uncertain.choose_ready()
+                done += len(batch)
+                told(done)
     return done
 
 
 def _next(done: int, most: int | None) -> int:
-    """How many candidates are read next."""
-    return AT_ONCE if most is None else min(AT_ONCE, most - done)
+    """How many candidates are looked up next."""
+    return LOOKED_UP if most is None else min(LOOKED_UP, most - done)
 
 
 def _texts(candidates: Sequence[Candidate]) -> list[Text]:

@@ -136,11 +136,12 @@ class ScoringProcess:
             child = subprocess.Popen(
                 self._command(project),
                 cwd=settings.BASE_DIR,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2))},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                # No session of its own: there Linux would give it as much as all of this worker, whatever its priority.
+                process_group=0,
                 # It belongs to this thread, which waits for it to the end.
                 preexec_fn=_begins(),
             )
@@ -179,7 +180,7 @@ class ScoringProcess:
 
 
 def _begins() -> Callable[[], None]:
-    """What the process does before its program begins."""
+    """What the process does before its program begins: it comes after all else, and ends with its parent."""
     die = die_with_parent(signal.SIGTERM)
 
     def begin() -> None:

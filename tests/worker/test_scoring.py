@@ -96,10 +96,11 @@ def told(*words: str) -> str:
 
 def test_every_candidate_gets_what_the_model_gives_to_its_text_behind_its_context(project, run, made, monkeypatch):
     monkeypatch.setattr(scoring, "AT_ONCE", 3)
+    monkeypatch.setattr(scoring, "LOOKED_UP", 5)
     first, second = factory.open_comparison(project, turns=2), factory.open_comparison(project)
     heard = []
     assert scoring.score(project=project, run=run, told=heard.append) == 8
-    assert heard == [3, 6, 8]
+    assert heard == [3, 5, 8]
     assert not scores.missing(project=project, run=run, limit=1)
     scorer = Scorer(made)
     for comparison in (first, second):
