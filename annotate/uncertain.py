@@ -55,8 +55,8 @@ def _check_scores(project: Project) -> None:
         )
     if trouble := scores.trouble(run):
         raise Invalid(
-            f"The reward model of run {run.pk} does not score: {trouble}. Once that is mended, "
-            f"`manage.py score --project {project.slug}` or a worker that listens to the queue training goes on."
+            f"The reward model of {project.slug} does not score now: {trouble.rstrip('.')}. A worker that listens to "
+            "the queue training tries again every few minutes."
         )
     if run.metrics.get("heads", 1) < 2:
         raise Invalid(
@@ -118,7 +118,7 @@ def _choose(pool: int) -> bool:
         comparisons.open_for_ranking(chosen)
         for other in others:
             _pass_over(
-                other, f"Comparison {chosen.pk} of its pool is ranked, the first that was drawn: none is scored."
+                other, f"Comparison {chosen.pk} was chosen instead, as the first that was drawn: none is scored."
             )
     return True
 
@@ -159,8 +159,8 @@ def _open_most_telling(waiting: list[Comparison], figures: dict[int, float | Non
     for other in waiting:
         if other is not chosen:
             # No figure: reviewers read this, who may rank the other one.
-            why = "this one cannot be scored" if figures[other.pk] is None else "more is to be learnt from it"
-            _pass_over(other, f"Comparison {chosen.pk} of its pool is ranked, by the model of run {run}: {why}.")
+            why = "cannot score this one" if figures[other.pk] is None else "learns more from it"
+            _pass_over(other, f"Comparison {chosen.pk} was chosen instead: the model of run {run} {why}.")
 
 
 def _pass_over(comparison: Comparison, reason: str) -> None:

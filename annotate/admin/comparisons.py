@@ -58,7 +58,7 @@ class ComparisonAdmin(ReadOnly):
     list_display = (
         "id",
         state,
-        "selection",
+        "chosen",
         "project",
         "round",
         "k",
@@ -94,6 +94,11 @@ class ComparisonAdmin(ReadOnly):
         "closed_at",
     )
     inlines = (CandidatesInline, RankingsInline)
+
+    @admin.display(description="selection")
+    def chosen(self, comparison: Comparison) -> str:
+        """A word, as the state is."""
+        return comparison.selection
 
     @admin.display(description="iteration")
     def round(self, comparison: Comparison) -> int | str:

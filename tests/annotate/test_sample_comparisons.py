@@ -117,7 +117,7 @@ def test_a_model_that_does_not_score_is_told(project):
     factory.finished_chat(project, turns=3)
     project.scored_by = factory.reward_run(project, metrics={"heads": 4})
     project.save()
-    scores.tell_trouble(run=project.scored_by, reason="there is no folder")
-    with pytest.raises(CommandError, match="does not score: there is no folder"):
+    scores.tell_trouble(run=project.scored_by, reason="There is no folder.")
+    with pytest.raises(CommandError, match=r"does not score now: There is no folder\. A worker"):
         sample(1, "demo", "any", "--select", "uncertain")
     assert Comparison.objects.count() == 1

@@ -83,9 +83,7 @@ def test_the_most_uncertain_one_opens_with_its_slots_and_the_others_are_passed_o
     second.refresh_from_db()
     first.refresh_from_db()
     run = project.scored_by_id
-    assert first.reason == (
-        f"Comparison {second.pk} of its pool is ranked, by the model of run {run}: more is to be learnt from it."
-    )
+    assert first.reason == f"Comparison {second.pk} was chosen instead: the model of run {run} learns more from it."
     assert (second.opened_at is not None, second.reason) == (True, "")
     assert second.assignments.filter(state="free").count() == project.overlap
     assert not first.assignments.exists()
@@ -158,7 +156,7 @@ def test_one_that_cannot_be_scored_comes_last(project):
     uncertain.choose_ready()
     assert seen(pool) == [OVER, CHOSEN]
     first.refresh_from_db()
-    assert first.reason.endswith("this one cannot be scored.")
+    assert first.reason.endswith("cannot score this one.")
 
 
 def test_where_nothing_scores_any_more_the_first_one_opens_as_a_random_one(project):
@@ -168,7 +166,7 @@ def test_where_nothing_scores_any_more_the_first_one_opens_as_a_random_one(proje
     project.save()
     assert uncertain.choose_ready() == 1
     assert seen(pool) == [DRAWN, OVER, OVER]
-    assert Comparison.objects.get(pk=pool[1].pk).reason.endswith("the first that was drawn: none is scored.")
+    assert Comparison.objects.get(pk=pool[1].pk).reason.endswith("as the first that was drawn: none is scored.")
 
 
 def test_scores_that_do_not_come_are_not_waited_for_for_ever(project, settings):
