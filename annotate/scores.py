@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import redis
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from annotate import bell, streams, training
 from annotate.errors import Conflict, Invalid
@@ -87,13 +87,14 @@ class Counts:
 
 def counts(*, project: Project, run: TrainingRun) -> Counts:
     """How many candidates the run has scored, and how many are left."""
-    kept = Score.objects.filter(run=run, candidate__comparison__project=project)
+    # What a run has scored is all of its own project: see `run_of`.
+    kept = Score.objects.filter(run=run).aggregate(all=Count("pk"), scored=Count("reward"))
     scored = Score.objects.filter(run=run, candidate=OuterRef("pk"))
     wanted = Candidate.objects.filter(comparison__project=project, comparison__state__in=SCORED)
     left = wanted.filter(~Exists(scored), comparison__imported_in=None)
     return Counts(
-        scored=kept.filter(reward__isnull=False).count(),
-        unreadable=kept.filter(reward=None).count(),
+        scored=kept["scored"],
+        unreadable=kept["all"] - kept["scored"],
         missing=left.values("pk")[:MOST_COUNTED].count(),
     )
 
