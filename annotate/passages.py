@@ -55,6 +55,8 @@ def recipe_of(given: dict) -> Recipe:
         try:
             if "iteration" in getattr(recipe, name):
                 raise Invalid("leave iteration out; rounds says whether exports are of all rounds or of this one.")
+            if getattr(recipe, name).get("split", "train") != "train":
+                raise Invalid("leave split out; a training learns from train, and is measured on the others.")
             filters.parse(what, getattr(recipe, name))
         except Invalid as error:
             raise Invalid(f"{name}: {error.message}") from error

@@ -1,6 +1,7 @@
 """How things are trained: the options of each kind of training, with defaults, and a project's recipe of them."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin
 
@@ -8,6 +9,11 @@ from annotate.errors import Invalid
 from annotate.models import TrainingRun
 
 Kind = TrainingRun.Kind
+
+
+MOST_EPOCHS = 10_000
+MOST_WHOLE = 2**31 - 1
+"""The highest whole number, a seed too: what the libraries take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,10 @@ class Options:
             value = getattr(self, name)
             if value < bound or not value:
                 raise Invalid(f"{name} is {value}; {'more than 0' if not bound else f'at least {bound}'} is needed.")
+        if self.epochs > MOST_EPOCHS:
+            raise Invalid(f"epochs is {self.epochs:g}; at most {MOST_EPOCHS:,} are done.")
+        if self.seed < 0:
+            raise Invalid(f"seed is {self.seed}; at least 0 is needed.")
         if not 0 <= self.warm_up < 1 or self.lora_rank < 0:
             raise Invalid("warm_up is 0 or more and less than 1, lora_rank 0 or more.")
         if self.batch_size % self.at_once:
@@ -64,6 +74,11 @@ class DPO(Options):
 
     learning_rate: float = 1e-6
     beta: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.beta <= 0:
+            raise Invalid(f"beta is {self.beta}; more than 0 is needed.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +242,7 @@ def _part(name: str, value, kind):
             told = "an object" if kind is dict else "an object, or null, which leaves it out"
             raise Invalid(f"{name} is {value!r}; it is {told}.")
     elif kind in (bool, str):
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or (kind is str and "\0" in value):
             raise Invalid(f"{name} is {value!r}; it is {'true or false' if kind is bool else 'a text'}.")
     else:
         _check(name, value, kind)
@@ -246,7 +261,22 @@ def _check(name: str, value, kind) -> None:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise Invalid(f"{name} is {value!r}; it is one of {', '.join(get_args(kind))}.")
-    elif kind is int and (not isinstance(value, int) or isinstance(value, bool)):
-        raise Invalid(f"{name} is {value!r}; it is a whole number.")
-    elif kind is float and (not isinstance(value, int | float) or isinstance(value, bool) or value != value):
-        raise Invalid(f"{name} is {value!r}; it is a number.")
+    elif kind is int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Invalid(f"{name} is {value!r}; it is a whole number.")
+        if abs(value) > MOST_WHOLE:
+            raise Invalid(f"{name} is {_short(value)}; it is at most {MOST_WHOLE:,}.")
+    elif kind is float and not _is_number(value):
+        raise Invalid(f"{name} is {_short(value)}; it is a number.")
+
+
+def _is_number(value) -> bool:
+    """Whether it is one that a record can keep: neither infinite nor, as JSON allows, beyond all floats."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def _short(value) -> str:
+    told = repr(value)
+    return told if len(told) <= 60 else f"{told[:60]}…"

@@ -1,5 +1,6 @@
 """Trainings: asked for, measured, and registered with what came of them. What trains is in `worker.training`."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ LEARNS_FROM: dict[str, dict[str, tuple[str, ...]]] = {
     Kind.PPO: {"prompts": ("prompt_only",), "comparisons": ("prompt_only",)},
 }
 """By kind of training, of what it takes exports, and in which formats."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What one may call what comes of a training: it is also the name of a folder in that of models."""
 
 
 @transaction.atomic
@@ -43,8 +47,8 @@ def prepare(
         raise Invalid(f"Policy {base.name} is on a server; only one that workers load themselves can be trained.")
     if kind == Kind.PPO:
         _check_reward(reward)
-    if name and Policy.objects.filter(name=name).exists():
-        raise Invalid(f"There is a policy {name} already.")
+    if name:
+        _check_name(name)
     run = TrainingRun.objects.create(
         project=exports[0].project,
         kind=kind,
@@ -75,6 +79,16 @@ def _check_exports(kind: str, exports: Sequence[Export]) -> None:
             raise Invalid("All exports of one training are of one project: splits of another may leak into it.")
     if kind == Kind.REWARD and not any(export.what == "comparisons" for export in exports):
         raise Invalid("Demonstrations only say where 0 is; a reward model learns from comparisons as ranked.")
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise Invalid(
+            f"{name[:120]!r} is no name for a model: it has 1 to 100 letters, digits, dots, dashes and underscores, "
+            "and begins with a letter or a digit."
+        )
+    if Policy.objects.filter(name=name).exists():
+        raise Invalid(f"There is a policy {name} already.")
 
 
 def _check_reward(reward: TrainingRun | None) -> None:

@@ -228,6 +228,7 @@ def test_a_changed_export_is_refused(export, base, home):
         ({"batch_size": 3, "at_once": 2}, "no multiple"),
         ({"seed": "x"}, "whole number"),
         ({"learning_rate": float("nan")}, "is a number"),
+        ({"learning_rate": float("inf")}, "is a number"),
     ],
 )
 def test_wrong_options_are_refused(options, told):
@@ -246,6 +247,25 @@ def test_what_cannot_be_learnt_from_is_refused(export, base):
     export.manifest["counts"]["by_split"].pop("train")
     with pytest.raises(Invalid, match="no line in the split train"):
         asked(export, base)
+
+
+@pytest.mark.parametrize("name", ["../x", ".", "/x", "a b", "ä", "x" * 101])
+def test_a_name_that_is_no_folder_among_the_models_is_refused(export, base, name):
+    with pytest.raises(Invalid, match="is no name for a model"):
+        training.prepare(kind="sft", exports=[export], base=base, options={}, name=name)
+
+
+def test_a_name_that_was_taken_meanwhile_is_told_before_it_trains(export, base, home):
+    run = training.prepare(kind="sft", exports=[export], base=base, options=QUICK, name="taken")
+    policy = factory.policy(name="taken")
+    told = []
+    with pytest.raises(Invalid, match="There is a policy taken already"):
+        run_it(run, told)
+    policy.delete()
+    (home / "models" / "taken").mkdir()
+    with pytest.raises(Invalid, match=r"There is a folder .*taken already"):
+        run_it(run, told)
+    assert told == []
 
 
 def test_the_command_trains_and_says_what_came_of_it(export, base):
@@ -273,6 +293,8 @@ def test_the_command_leaves_it_to_a_worker(export, base, monkeypatch):
         (["sft"], "Name what to train"),
         (["sft", "--export", "99999", "--base", "tiny"], "no export 99999"),
         (["--go-on", "99999"], "no training run 99999"),
+        (["--go-on", "99999", "--name", "x"], "leave all else out"),
+        (["--go-on", "99999", "--epochs", "3"], "leave all else out"),
     ],
 )
 def test_the_command_refuses(given, told):

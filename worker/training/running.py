@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from annotate import jobs, training
 from annotate.datasets import manifest
 from annotate.errors import BothsidesError, Invalid
-from annotate.models import TrainingRun
+from annotate.models import Policy, TrainingRun
 from worker.training.work import Progress, Work
 
 TRAINERS = {
@@ -52,6 +52,8 @@ def go_on(run: TrainingRun, *, progress: Progress) -> TrainingRun:
         place = place_of(run)
         metrics = _metrics_of_model_in_place(run, place)
         if metrics is None:
+            # Found out now rather than after a day of training.
+            _check_free(run, place)
             metrics = import_module(TRAINERS[run.kind]).train(work)
             put_in_place(run, work.made, metrics)
         work.tell("Registering", 0)
@@ -113,8 +115,7 @@ def said_clearly() -> Iterator[None]:
 def put_in_place(run: TrainingRun, made: Path, metrics: dict) -> None:
     """Move the model that was made among the models, in one step. Raises Invalid where another has that name."""
     place = place_of(run)
-    if place.exists():
-        raise Invalid(f"There is a folder {place} already, which is not of this run. Train under another --name.")
+    _check_free(run, place)
     (made / MADE_BY).write_text(json.dumps({"run": run.pk, "kind": run.kind, "metrics": metrics}))
     for path in made.rglob("*"):
         if path.is_file():
@@ -124,6 +125,13 @@ def put_in_place(run: TrainingRun, made: Path, metrics: dict) -> None:
                 os.fsync(file.fileno())
     place.parent.mkdir(parents=True, exist_ok=True)
     made.rename(place)
+
+
+def _check_free(run: TrainingRun, place: Path) -> None:
+    if place.exists():
+        raise Invalid(f"There is a folder {place} already, which is not of this run. Train under another --name.")
+    if run.kind != TrainingRun.Kind.REWARD and Policy.objects.filter(name=place.name).exists():
+        raise Invalid(f"There is a policy {place.name} already. Train under another --name.")
 
 
 def _metrics_of_model_in_place(run: TrainingRun, place: Path) -> dict | None:

@@ -293,7 +293,7 @@ def bring_back(
         raise Invalid("Only policies are brought back; a reward model of this record is trained here.")
     if not folder.is_dir():
         raise Invalid(f"There is no folder {folder}.")
-    source = Policy(name=name, location=str(folder.resolve()), engine=Policy.Engine.TRANSFORMERS)
+    source = Policy(name=name or folder.name, location=str(folder.resolve()), engine=Policy.Engine.TRANSFORMERS)
     models.load(source)
     work = settings.BOTHSIDES_HOME / "training"
     work.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,8 @@ class Command(RefusingCommand):
 
     def handle(self, *args, **options):
         if options["go_on"]:
-            if options["kind"] or any(options[flag] for flags in (LEARNT, *FLAGS.values()) for flag in flags):
+            given = (*LEARNT, *FLAGS["ppo"], "kind", "name")
+            if any(options[flag] for flag in given) or any(options[name] is not None for name in _options()):
                 raise Invalid("--go-on takes a run as it was asked for; leave all else out.")
             run = training.named(options["go_on"])
         else:
