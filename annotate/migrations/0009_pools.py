@@ -5,6 +5,23 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 
+def forget(apps, schema_editor):
+    """On the way back: what the day before has no word for. What was passed over was never ranked; what could not be
+    scored has no score."""
+    rows = {name: apps.get_model("annotate", name)._base_manager for name in ("Comparison", "Score")}
+    alias = schema_editor.connection.alias
+    rows["Comparison"].using(alias).filter(state="passed_over").update(state="failed")
+    rows["Score"].using(alias).filter(reward=None).delete()
+
+
+def pool_alone(apps, schema_editor):
+    """After a way back, which forgets the pools: what was chosen from one makes a pool by itself."""
+    rows = apps.get_model("annotate", "Comparison")._base_manager.using(schema_editor.connection.alias)
+    rows.filter(selection="uncertain", pool=None).update(pool=models.F("id"))
+    # Else the foreign key would be looked at after all, and the table could not be altered before.
+    schema_editor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
+
 class Migration(migrations.Migration):
     dependencies = [
         ("annotate", "0008_training"),
@@ -27,6 +44,7 @@ class Migration(migrations.Migration):
                 to="annotate.comparison",
             ),
         ),
+        migrations.RunPython(pool_alone, migrations.RunPython.noop, elidable=True),
         migrations.AlterField(
             model_name="comparison",
             name="reason",
@@ -145,4 +163,6 @@ class Migration(migrations.Migration):
                 name="score_whole_or_none",
             ),
         ),
+        # Last, so that it is first on the way back: before the constraints of the day before stand again.
+        migrations.RunPython(migrations.RunPython.noop, forget, elidable=True),
     ]

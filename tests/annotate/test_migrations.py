@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
 ALIAS = "of_migrations"
 
@@ -60,3 +61,52 @@ def test_policies_of_projects_and_rounds_keep_their_rows_and_get_a_weight(databa
     assert apps.get_model("annotate", "Project").objects.using(ALIAS).get().keeps_original
     third = apps.get_model("annotate", "Policy").objects.using(ALIAS).create(name="third", location="third")
     assert rows.create(project_id=project.pk, policy=third).pk > max(pk for pk, _ in before)
+
+
+@pytest.mark.slow
+def test_pools_can_be_taken_back_with_what_was_passed_over_and_what_could_not_be_scored(database) -> None:
+    apps = brought_to(database, "0009_pools")
+    rows = {model.__name__: model._base_manager.using(ALIAS) for model in apps.get_app_config("annotate").get_models()}
+    policy = rows["Policy"].create(name="first", location="first")
+    project = rows["Project"].create(slug="field", name="Field")
+    of = {"project_id": project.pk}
+    iteration = rows["Iteration"].create(**of, number=1, k=2, overlap=1, sampling={}, reply_policy_id=policy.pk)
+    came_in = rows["Import"].create(**of, source="file")
+    conversation = rows["Conversation"].create(
+        **of,
+        imported_in_id=came_in.pk,
+        source_id="1",
+        kind="imported",
+        state="finished",
+        finished_at=timezone.now(),
+    )
+    drawn = {**of, "iteration_id": iteration.pk, "k": 2, "overlap": 1, "draw_size": 2, "draw_index": 0}
+    opened, over = (
+        rows["Comparison"].create(
+            **drawn,
+            message_id=rows["Message"]
+            .create(conversation_id=conversation.pk, position=position, role="assistant", source="imported", text="So")
+            .pk,
+        )
+        for position in (0, 1)
+    )
+    rows["Comparison"].update(pool_id=opened.pk)
+    rows["Comparison"].filter(pk=opened.pk).update(state="open", opened_at=timezone.now(), selection="uncertain")
+    rows["Comparison"].filter(pk=over.pk).update(state="passed_over", reason="Another one was chosen.")
+    run = rows["TrainingRun"].create(**of, kind="reward", base_id=policy.pk)
+    for comparison, reward in ((opened, 1.5), (over, None)):
+        text = rows["Completion"].create(kind="imported", text="So")
+        candidate = rows["Candidate"].create(comparison_id=comparison.pk, completion_id=text.pk)
+        rows["Score"].create(run_id=run.pk, candidate_id=candidate.pk, reward=reward, spread=reward)
+
+    apps = brought_to(database, "0008_training")
+    found = apps.get_model("annotate", "Comparison").objects.using(ALIAS).order_by("id")
+    assert list(found.values_list("state", "selection", "reason")) == [
+        ("open", "uncertain", ""),
+        ("failed", "random", "Another one was chosen."),
+    ]
+    assert apps.get_model("annotate", "Score").objects.using(ALIAS).get().reward == 1.5
+    # And forth again: what was chosen is still no random one.
+    apps = brought_to(database, "0009_pools")
+    found = apps.get_model("annotate", "Comparison").objects.using(ALIAS).order_by("id")
+    assert list(found.values_list("selection", "pool_id")) == [("uncertain", opened.pk), ("random", None)]
