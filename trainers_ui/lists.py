@@ -192,7 +192,8 @@ def comparisons(project, state: str, before: int | None) -> list:
 def disagreed(user: User, project, before: int | None) -> tuple[list, int | None]:
     """Of WINDOW comparisons of a project, the newest first, those on which the reward model differs most from the
     people who ranked them, as in `comparisons`, each with its `difference`; and the key of the next page."""
-    scored = access.scored_for(user, project)
+    # Imported ones are never scored, and may be any number.
+    scored = access.scored_for(user, project).filter(imported_in=None)
     if before is not None:
         scored = scored.filter(pk__lt=before)
     keys = list(scored.order_by("-id").values_list("pk", flat=True)[: WINDOW + 1])

@@ -83,6 +83,25 @@ def test_where_the_model_disagrees_most_comes_first(browser, html, reviewer, pro
     assert "ranked otherwise" in html(client.get(LIST, {"state": "closed", "differing": "", "before": little.pk}))
 
 
+def test_what_is_not_scored_takes_no_place_in_the_order(browser, reviewer, project, run, monkeypatch):
+    monkeypatch.setattr(lists, "WINDOW", 2)
+    little, much = (scored(project, run, order) for order in ("A D C B", "B D C A"))
+    for _ in range(3):
+        factory.imported_comparison(project)
+    response = browser(reviewer).get(LIST, {"state": "closed", "differing": ""})
+    assert ([row.pk for row in response.context["rows"]], response.context["older"]) == ([much.pk, little.pk], None)
+
+
+def test_where_the_newest_differ_on_nothing_older_ones_can_still_be_reached(
+    browser, html, reviewer, project, run, monkeypatch
+):
+    monkeypatch.setattr(lists, "WINDOW", 2)
+    differing, *agreed = (scored(project, run, order) for order in ("B D C A", "A C D B", "A C D B"))
+    page = html(browser(reviewer).get(LIST, {"state": "closed", "differing": ""}))
+    assert f"before={agreed[0].pk}" in page
+    assert f"/comparisons/{differing.pk}/" not in page
+
+
 def test_without_a_model_and_in_other_states_there_is_no_such_list(browser, reviewer, project, run):
     client = browser(reviewer)
     assert client.get(LIST, {"state": "open", "differing": ""}).status_code == 422
