@@ -5,6 +5,7 @@ set that is drawn from, whichever is chosen. So no score decides what is left, a
 if the pool had been drawn at random and thrown away.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -65,9 +66,11 @@ def _check_scores(project: Project) -> None:
         )
 
 
-def choose_ready() -> int:
+def choose_ready(*, pools: Collection[int] | None = None) -> int:
     """Of each pool in which nothing is being sampled and all is scored, open the one from which most is to be learnt,
     and pass over the others. How many pools were decided.
+
+    With `pools` only these are looked at: to look at all takes longer, the more of them wait.
 
     Where nothing scores the project any more, or scores have not come for POOL_PATIENCE_HOURS, the first one that was
     drawn opens: that is a random one. Safe to call at any time and twice at once. Call it outside of transactions.
@@ -78,9 +81,11 @@ def choose_ready() -> int:
     waiting = Comparison.objects.filter(
         ~Exists(unsampled), pool__isnull=False, state=State.SAMPLING, iteration__state=Iteration.State.OPEN
     )
+    if pools is not None:
+        waiting = waiting.filter(pool__in=pools)
     ready = waiting.filter(~Exists(_unscored()) | alone | Q(project__scored_by=None) | ~Exists(_recent()))
-    pools = list(ready.order_by("pool_id").values_list("pool_id", flat=True).distinct()[:POOLS_AT_ONCE])
-    return sum(_choose(pool) for pool in pools)
+    found = list(ready.order_by("pool_id").values_list("pool_id", flat=True).distinct()[:POOLS_AT_ONCE])
+    return sum(_choose(pool) for pool in found)
 
 
 def _unscored() -> QuerySet[Candidate]:

@@ -39,7 +39,8 @@ def score(
                 rewards = _rewards(scorer, _texts(batch))
                 scores.keep(run=run, rewards=dict(zip([one.pk for one in batch], rewards, strict=True)))
                 # Pools may have waited for just these.
-                uncertain.choose_ready()
+                if pools := {one.comparison.pool_id for one in batch} - {None}:
+                    uncertain.choose_ready(pools=pools)
                 done += len(batch)
                 told(done)
     return done

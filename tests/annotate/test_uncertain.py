@@ -100,6 +100,16 @@ def test_where_heads_disagree_as_much_the_closer_one_is_ranked(project):
     assert seen(pool) == [OVER, CHOSEN]
 
 
+def test_of_some_pools_only_those_are_decided(project):
+    named, other = pool_of(project, 2), pool_of(project, 2)
+    for one in (*named, *other):
+        sample_texts(one)
+        score(one, 1)
+    assert uncertain.choose_ready(pools=[]) == 0
+    assert uncertain.choose_ready(pools=[named[0].pk]) == 1
+    assert (seen(named), seen(other)) == ([CHOSEN, OVER], [WAITS] * 2)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_the_order_of_events_one_of_a_pool_opens(project, seed):
     chance = random.Random(seed)
