@@ -28,7 +28,7 @@ class ChatTemplate:
             )
         self._more = {"enable_thinking": thinking == "on"} if thinking else {}
         self.hash = hashlib.sha256(source.encode()).hexdigest()
-        self.takes_system = self._shows_system()
+        self.takes_system = takes_system(tokenizer, **self._more)
 
     def to_reply(self, messages: list[dict]) -> list[int]:
         """The tokens up to the first one of the assistant's next message. Raises ValueError where it refuses them."""
@@ -49,15 +49,6 @@ class ChatTemplate:
             return self.to_reply(prompts.play_the_user(messages)), set()
         return list(self._tokenizer(opened, add_special_tokens=False).input_ids), set(ending)
 
-    def _shows_system(self) -> bool:
-        """Whether a system message reaches the model. Some templates refuse one, some leave it out without a word."""
-        told = [{"role": "system", "content": RULE}, {"role": "user", "content": MARK}]
-        try:
-            return RULE in self._render(told, tokenize=False)
-        # A template is a program of the model's authors and raises what it likes.
-        except Exception:
-            return False
-
     def _apply(self, messages: list[dict], **how):
         try:
             return self._render(messages if self.takes_system else without_system(messages), **how)
@@ -66,6 +57,16 @@ class ChatTemplate:
 
     def _render(self, messages: list[dict], **how):
         return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **how, **self._more)
+
+
+def takes_system(tokenizer: transformers.PreTrainedTokenizerBase, **how) -> bool:
+    """Whether a system message reaches the model. Some templates refuse one, some leave it out without a word."""
+    told = [{"role": "system", "content": RULE}, {"role": "user", "content": MARK}]
+    try:
+        return RULE in tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True, **how)
+    # A template is a program of the model's authors and raises what it likes.
+    except Exception:
+        return False
 
 
 def without_system(messages: list[dict]) -> list[dict]:

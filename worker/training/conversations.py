@@ -1,10 +1,12 @@
 """Conversations as token ids, with a mark at each token that a training learns to write."""
 
+import functools
 from collections.abc import Iterator
 
 import transformers
 
 from annotate.errors import Invalid
+from worker.engines import templates
 
 
 def encoded(
@@ -62,7 +64,14 @@ def _tokens(tokenizer, parts: list[tuple[str, int]]) -> tuple[list[int], list[in
     return ids, marks
 
 
+# A training asks it of one or two tokenizers, of each conversation.
+_takes_system = functools.lru_cache(maxsize=4)(templates.takes_system)
+
+
 def _rendered(tokenizer, messages: list[dict], **how) -> str:
+    """As engines render them: where the template knows no system role, the user's first turn begins with it."""
+    if messages and not _takes_system(tokenizer):
+        messages = templates.without_system(messages)
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False, **how)
     # A template is a program of the model's authors and raises what it likes.
