@@ -43,6 +43,9 @@ def score(
                     uncertain.choose_ready(pools=pools)
                 done += len(batch)
                 told(done)
+    if done:
+        # A worker that failed before says so until it is tried again, which it is not where nothing is missing now.
+        scores.tell_trouble(run=run, reason="")
     return done
 
 

@@ -148,8 +148,10 @@ def test_what_cannot_be_read_is_remembered_and_keeps_nothing_else_from_being_sco
 
 def test_the_command_scores_and_says_how_many(project, run):
     factory.open_comparison(project)
+    scores.tell_trouble(run=run, reason="It was away.")
     assert "scored by run" in told("--project", project.slug, "--most", "3")
     assert Score.objects.count() == 3
+    assert scores.trouble(run) == ""
     other = factory.reward_run(project, options={"name": "reward"}, location="reward-other")
     assert f"by run {other.pk} now: 4; in all: 4" in told("--project", project.slug, "--run", str(other.pk))
     project.refresh_from_db()
