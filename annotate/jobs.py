@@ -364,6 +364,20 @@ def is_to_stop(kind: str, pk: int) -> bool:
     return KINDS[kind].objects.filter(pk=pk, state=State.RUNNING, stop_asked=True).exists()
 
 
+def token_of(kind: str, pk: int) -> uuid.UUID | None:
+    """The token of whoever holds a job; None where nobody does, or the lease ran out."""
+    rows = KINDS[kind].objects.filter(pk=pk, state=State.RUNNING, lease_until__gte=timezone.now())
+    return rows.values_list("token", flat=True).first()
+
+
+def was_let_go(kind: str, pk: int, token: uuid.UUID) -> bool:
+    """Whether a job that is not done is not held under this token any more, or the lease ran out. A process that could
+    end by itself is not long behind it."""
+    rows = KINDS[kind].objects.filter(pk=pk)
+    held = Q(state=State.RUNNING, token=token, lease_until__gte=timezone.now())
+    return not rows.filter(Q(state=State.DONE) | held).exists()
+
+
 def stop_killed(kind: str, pk: int) -> None:
     """Say of a job that was to stop, and whose process had to be killed, that it was stopped."""
     rows = KINDS[kind].objects.filter(pk=pk, state=State.RUNNING, stop_asked=True)

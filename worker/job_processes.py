@@ -136,6 +136,7 @@ class JobProcesses:
     def _wait(self, child: subprocess.Popen, kind: str, pk: int) -> None:
         """Wait until the process has ended, and see to it that it does where it is to."""
         look_after, kill_after, told = time.monotonic() + LOOK_SECONDS, float("inf"), False
+        token = None
         while True:
             try:
                 child.wait(POLL_SECONDS)
@@ -147,9 +148,13 @@ class JobProcesses:
                 told = True
             if now >= look_after:
                 look_after = now + LOOK_SECONDS
-                if self._asked(lambda: jobs.is_to_stop(kind, pk)):
+                token = token or self._asked(lambda: jobs.token_of(kind, pk))
+                is_to_end = self._asked(lambda token=token: _is_to_end(kind, pk, token))
+                if is_to_end:
                     # It hears of it by itself, and ends in its own way.
                     kill_after = min(kill_after, now + settings.JOB_STOP_SECONDS)
+                elif is_to_end is False:
+                    kill_after = float("inf")
             if now >= min(kill_after, self._kill_after):
                 logger.warning("The %s %s does not end by itself and is killed", kind, pk)
                 kill(child)
@@ -165,6 +170,12 @@ class JobProcesses:
             return None
         finally:
             close_old_connections()
+
+
+def _is_to_end(kind: str, pk: int, token) -> bool:
+    """Whether a person stopped the job, or its process, which held it under this token, has lost it: one that hangs
+    would take the place of those that wait."""
+    return jobs.is_to_stop(kind, pk) or (token is not None and jobs.was_let_go(kind, pk, token))
 
 
 def kill(child: subprocess.Popen) -> None:

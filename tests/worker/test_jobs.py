@@ -183,6 +183,25 @@ def test_one_that_does_not_hear_is_killed(look_after, project, settings):
     assert not children()
 
 
+def test_one_that_hangs_is_killed_when_its_lease_is_over_and_its_place_is_free(
+    look_after, project, monkeypatch, settings
+):
+    monkeypatch.setenv("JOB_LEASE_SECONDS", "1")
+    settings.JOB_STOP_SECONDS = 0.3
+    job = waiting(project)
+    one = look_after(steps=40)
+    one.ring("import", job.pk)
+    until(lambda: state(job) == State.RUNNING)
+    time.sleep(0.5)
+    (child,) = children()
+    child.suspend()
+    until(lambda: not one._watches)
+    assert not children()
+    one.ring("import", job.pk)
+    until(lambda: state(job) == State.DONE)
+    assert job.attempt == 2
+
+
 def test_a_worker_that_ends_gives_it_back_and_another_goes_on_with_it(look_after, project):
     job = waiting(project)
     first = look_after(steps=1000)
