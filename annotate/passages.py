@@ -77,7 +77,10 @@ def prepare(
     recipe = recipe_of(project.recipe)
     iteration = Iteration.objects.filter(project=project, state=Iteration.State.OPEN).first()
     if iteration is None:
-        raise Conflict(f"Project {project.slug} has no open iteration, so that there is none to end.")
+        raise Conflict(
+            f"Project {project.slug} has no open iteration, so that there is none to end. Open one on the project's "
+            "page in the admin site; from a round that was closed by hand `manage.py train` learns."
+        )
     beginning = _begins_with(recipe, iteration)
     if beginning.engine != Policy.Engine.TRANSFORMERS:
         raise Invalid(f"Policy {beginning.name} is on a server; only one that workers load themselves can be trained.")

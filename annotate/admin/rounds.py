@@ -136,9 +136,10 @@ def _rate(one: Round, over: Policy) -> dict:
     return {
         "over": over,
         "is_last": over == one.last,
-        "value": f"{100 * rate.value:.0f} %",
-        "low": f"{100 * rate.low:.0f}",
-        "high": f"{100 * rate.high:.0f}",
+        "value": f"{min(99, max(1, 100 * rate.value)):.0f} %",
+        # What is drawn never reaches the ends, and must not be told so by rounding.
+        "low": "under 1" if rate.low < 0.005 else f"{100 * rate.low:.0f}",
+        "high": "over 99" if rate.high > 0.995 else f"{100 * rate.high:.0f}",
         # Of the bar that shows it; 100 units wide.
         "from": round(100 * rate.low, 1),
         "width": round(100 * (rate.high - rate.low), 1),

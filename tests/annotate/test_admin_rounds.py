@@ -219,6 +219,18 @@ def test_what_is_not_there_yet_is_said(admin_client, project) -> None:
     assert "No comparison has all its rankings yet." in look(admin_client, project)
 
 
+def test_a_round_that_closes_and_one_that_won_all_are_told_as_they_are(admin_client) -> None:
+    made = factory.shared_project(1, 1, overlap=1, k=4)
+    for _ in range(30):
+        ranked(made, "new")
+    Iteration.objects.filter(project=made).update(state="closing")
+    text = " ".join(strip_tags(look(admin_client, made)).split())
+    assert "to over 99)" in text
+    assert "100)" not in text
+    assert "Nothing yet: the round closes when" in text
+    assert "goes on" not in text
+
+
 def test_queries_do_not_grow_with_rounds_and_rows(admin_client, project, django_assert_max_num_queries) -> None:
     page = f"/admin/rounds/{project.slug}/"
     admin_client.get(page)
