@@ -36,7 +36,8 @@ def make(
         slug=f"own-{number}",
         name=f"A test's own, {number}",
         served_by=Policy.objects.get(name=demo.POLICY),
-        max_new_tokens=160,
+        # Replies are stopped and cut while they stream; suggestions are waited for.
+        max_new_tokens=64 if pieces else 160,
     )
     person = factory.person(project, role=role, email=f"own-{number}@example.org")
     author = factory.person(email=f"author-{number}@example.org")
