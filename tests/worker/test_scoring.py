@@ -1,6 +1,8 @@
 """Scoring: what a reward model gives to candidates, in a process beside the worker, and who gets to see it when."""
 
 import io
+import math
+import shutil
 import sys
 
 import psutil
@@ -146,6 +148,20 @@ def test_what_cannot_be_read_is_remembered_and_keeps_nothing_else_from_being_sco
     assert scoring.score(project=project, run=run) == 0
 
 
+def test_what_the_model_gives_no_number_keeps_nothing_else_from_being_scored(project, run, monkeypatch):
+    comparison = factory.open_comparison(project)
+    real = Scorer._batch
+
+    def broken(scorer, ids):
+        (_, *wrong), *others = real(scorer, ids)
+        return [[math.nan, *wrong], *others]
+
+    monkeypatch.setattr(Scorer, "_batch", broken)
+    assert scoring.score(project=project, run=run) == 4
+    kept = scores.of_comparison(comparison=comparison, run=run)
+    assert (len(kept), list(kept.values()).count(None)) == (4, 1)
+
+
 def test_the_command_scores_and_says_how_many(project, run):
     factory.open_comparison(project)
     scores.tell_trouble(run=run, reason="It was away.")
@@ -175,7 +191,7 @@ def test_the_command_refuses(project, run, words, reason):
     assert refused.value.returncode == 2
 
 
-def test_a_model_that_is_not_here_or_broken_is_said_in_one_line(project, run, tmp_path):
+def test_a_model_that_is_not_here_or_broken_is_said_in_one_line(project, run, made, tmp_path):
     factory.open_comparison(project)
     (tmp_path / "models" / "reward").unlink()
     with pytest.raises(CommandError, match="is not on this machine: there is no folder") as refused:
@@ -185,6 +201,12 @@ def test_a_model_that_is_not_here_or_broken_is_said_in_one_line(project, run, tm
     with pytest.raises(CommandError, match="cannot be loaded") as refused:
         told("--project", project.slug)
     assert "\n" not in str(refused.value)
+    (tmp_path / "models" / "reward").rmdir()
+    shutil.copytree(made, tmp_path / "models" / "reward")
+    normalise(tmp_path / "models" / "reward", [math.nan, 0.5, 0.5])
+    with pytest.raises(CommandError, match="has a head that is no numbers"):
+        told("--project", project.slug)
+    assert not Score.objects.exists()
     scores.score_by(project=project, run=None)
     with pytest.raises(CommandError, match="no reward model that scores"):
         told("--project", project.slug)

@@ -5,6 +5,7 @@ Beside it lie the heads themselves, and what is taken off each so that demonstra
 says nothing of where 0 is, and each head has its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -79,10 +80,11 @@ class Scorer:
     def score(self, texts: Sequence[Text], told: Callable[[int], None] | None = None) -> list[Reward | None]:
         """The reward of each text and its spread.
 
-        None for a text that is longer than the model reads. `told` hears how many are done. Raises Invalid where the
+        None for a text that is longer than the model reads, or to which it gives no number. `told` hears how many are done. Raises Invalid where the
         chat template refuses one.
         """
-        return [values and summed(values) for values in self.by_head(texts, told)]
+        found = self.by_head(texts, told)
+        return [summed(values) if values and all(map(math.isfinite, values)) else None for values in found]
 
     def by_head(self, texts: Sequence[Text], told: Callable[[int], None] | None = None) -> list[list[float] | None]:
         """The reward that each head gives to each text; None for one that is longer than the model reads."""
@@ -126,6 +128,8 @@ def _read(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
         held = safetensors.torch.load_file(folder / HEADS)
     except (OSError, SafetensorError) as error:
         raise Invalid(f"{folder} holds no reward model of ours: {error}") from error
+    if not all(held[name].isfinite().all() for name in ("weight", "shift")):
+        raise Invalid(f"The reward model in {folder} has a head that is no numbers.")
     return held["weight"], held["shift"]
 
 
