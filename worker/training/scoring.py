@@ -80,8 +80,8 @@ class Scorer:
     def score(self, texts: Sequence[Text], told: Callable[[int], None] | None = None) -> list[Reward | None]:
         """The reward of each text and its spread.
 
-        None for a text that is longer than the model reads, or to which it gives no number. `told` hears how many are done. Raises Invalid where the
-        chat template refuses one.
+        None for a text that is longer than the model reads, or to which it gives no number. `told` hears how many are
+        done. Raises Invalid where the chat template refuses one.
         """
         found = self.by_head(texts, told)
         return [summed(values) if values and all(map(math.isfinite, values)) else None for values in found]
