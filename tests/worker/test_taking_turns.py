@@ -129,9 +129,10 @@ def test_two_that_are_busy_take_turns_and_both_are_done(begin):
 
 
 def test_people_do_not_wait_for_all_bulk_of_another_and_are_told_meanwhile(begin, settings):
-    settings.WORKER_SWAP_SECONDS = 4
+    settings.WORKER_SWAP_SECONDS = 2
     busy, asked = served(2)
-    requests = bulk(busy, 30, max_new_tokens=200)
+    # More than is written in that time, by far.
+    requests = bulk(busy, 80, max_new_tokens=200)
     process = begin(1.5)
     until(lambda: requests.filter(state=State.CLAIMED).exists())
     reply = say(chat(asked, max_new_tokens=20))
