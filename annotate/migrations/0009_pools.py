@@ -7,11 +7,12 @@ from django.db import migrations, models
 
 def forget(apps, schema_editor):
     """On the way back: what the day before has no word for. What was passed over was never ranked; what could not be
-    scored has no score."""
-    rows = {name: apps.get_model("annotate", name)._base_manager for name in ("Comparison", "Score")}
+    scored has no score; what waits for its pool opens, and gets its candidates with that."""
+    rows = {name: apps.get_model("annotate", name)._base_manager for name in ("Comparison", "Candidate", "Score")}
     alias = schema_editor.connection.alias
     rows["Comparison"].using(alias).filter(state="passed_over").update(state="failed")
     rows["Score"].using(alias).filter(reward=None).delete()
+    rows["Candidate"].using(alias).filter(comparison__state="sampling").delete()
 
 
 def pool_alone(apps, schema_editor):

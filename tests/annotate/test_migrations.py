@@ -81,20 +81,21 @@ def test_pools_can_be_taken_back_with_what_was_passed_over_and_what_could_not_be
         finished_at=timezone.now(),
     )
     drawn = {**of, "iteration_id": iteration.pk, "k": 2, "overlap": 1, "draw_size": 2, "draw_index": 0}
-    opened, over = (
+    opened, over, waiting = (
         rows["Comparison"].create(
             **drawn,
             message_id=rows["Message"]
             .create(conversation_id=conversation.pk, position=position, role="assistant", source="imported", text="So")
             .pk,
         )
-        for position in (0, 1)
+        for position in (0, 1, 2)
     )
-    rows["Comparison"].update(pool_id=opened.pk)
+    rows["Comparison"].exclude(pk=waiting.pk).update(pool_id=opened.pk)
+    rows["Comparison"].filter(pk=waiting.pk).update(pool_id=waiting.pk)
     rows["Comparison"].filter(pk=opened.pk).update(state="open", opened_at=timezone.now(), selection="uncertain")
     rows["Comparison"].filter(pk=over.pk).update(state="passed_over", reason="Another one was chosen.")
     run = rows["TrainingRun"].create(**of, kind="reward", base_id=policy.pk)
-    for comparison, reward in ((opened, 1.5), (over, None)):
+    for comparison, reward in ((opened, 1.5), (over, None), (waiting, 0.5)):
         text = rows["Completion"].create(kind="imported", text="So")
         candidate = rows["Candidate"].create(comparison_id=comparison.pk, completion_id=text.pk)
         rows["Score"].create(run_id=run.pk, candidate_id=candidate.pk, reward=reward, spread=reward)
@@ -104,9 +105,16 @@ def test_pools_can_be_taken_back_with_what_was_passed_over_and_what_could_not_be
     assert list(found.values_list("state", "selection", "reason")) == [
         ("open", "uncertain", ""),
         ("failed", "random", "Another one was chosen."),
+        ("sampling", "random", ""),
     ]
     assert apps.get_model("annotate", "Score").objects.using(ALIAS).get().reward == 1.5
+    # Else it could not open there: it would be given candidates that it has.
+    assert not apps.get_model("annotate", "Candidate").objects.using(ALIAS).filter(comparison=waiting.pk).exists()
     # And forth again: what was chosen is still no random one.
     apps = brought_to(database, "0009_pools")
     found = apps.get_model("annotate", "Comparison").objects.using(ALIAS).order_by("id")
-    assert list(found.values_list("selection", "pool_id")) == [("uncertain", opened.pk), ("random", None)]
+    assert list(found.values_list("selection", "pool_id")) == [
+        ("uncertain", opened.pk),
+        ("random", None),
+        ("random", None),
+    ]
