@@ -13,7 +13,7 @@ from tests import factory, tiny
 
 pytest.importorskip("trl")
 
-from worker.training import conversations, running, work
+from worker.training import conversations, models, running, sft, work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -101,6 +101,27 @@ def test_the_loss_is_on_what_the_assistant_wrote(base, home):
     assert learnt == "they<|im_end|>\nwe<|im_end|>\n"
     whole = tokenizer.apply_chat_template([{"role": role, "content": text} for role, text in said], tokenize=False)
     assert tokenizer.decode(ids) == whole
+
+
+def test_of_single_turns_the_loss_is_on_that_turn(export, base):
+    turns = [("user", "Question 0"), ("assistant", "first"), ("user", "and"), ("assistant", "second")]
+    factory.finished_piece(export.project, None, *(factory.written_turn(*turn) for turn in turns))
+    single = snapshots.export(
+        "demonstrations",
+        project=export.project,
+        format="prompt_completion",
+        filters=filters.parse("demonstrations", {}),
+    )
+    run = asked(single, base)
+    with jobs.running(run) as held:
+        held_work = work.Work(run, held, lambda *_: None)
+        tokenizer = models.load(base)[1]
+        examples = [
+            one for split in ("train", "validation", "test") for one in sft._examples(held_work, tokenizer, split)[0]
+        ]
+    learnt = [tokenizer.decode([one for one in example["labels"] if one >= 0]) for example in examples]
+    assert sorted(learnt)[:2] == ["first<|im_end|>\n", "second<|im_end|>\n"]
+    assert [tokenizer.decode(one["input_ids"]).count("first") for one in examples].count(1) == 2
 
 
 def test_templates_that_forget_thoughts_give_an_example_a_turn(base, home):

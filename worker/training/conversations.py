@@ -10,9 +10,10 @@ from worker.engines import templates
 
 
 def encoded(
-    tokenizer: transformers.PreTrainedTokenizerBase, messages: list[dict]
+    tokenizer: transformers.PreTrainedTokenizerBase, messages: list[dict], learnt_from: int = 0
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """The token ids of a conversation and, for each, 1 where the assistant wrote it, its end of turn included.
+    """The token ids of a conversation and, for each, 1 where the assistant wrote it, its end of turn included. What
+    the assistant said in messages before `learnt_from` is read as the rest is, and not learnt.
 
     One example where the template renders a conversation's beginning alike whatever follows; else, as with templates
     that leave out thoughts of earlier turns, one for each turn of the assistant. What a policy would be given to answer
@@ -22,7 +23,7 @@ def encoded(
     parts: list[tuple[str, int]] = []  # text, and whether the assistant wrote it
     before = ""
     for number, message in enumerate(messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or number < learnt_from:
             continue
         opened = _rendered(tokenizer, messages[:number], add_generation_prompt=True)
         whole = _rendered(tokenizer, messages[: number + 1])

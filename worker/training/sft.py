@@ -52,9 +52,11 @@ def _examples(work: Work, tokenizer, split: str) -> tuple[datasets.Dataset, int]
     """The conversations of a split as ids and labels, and how many were too long."""
     ids, labels, too_long = [], [], 0
     for number, row in enumerate(work.rows(split)):
-        messages = row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
+        # Earlier turns of the assistant were left out, or have lines of their own.
+        before = [] if "messages" in row else row["prompt"]
+        messages = row["messages"] if "messages" in row else [*before, *row["completion"]]
         said = [{"role": one["role"], "content": one["content"]} for one in messages]
-        for tokens, marks in conversations.encoded(tokenizer, said):
+        for tokens, marks in conversations.encoded(tokenizer, said, learnt_from=len(before)):
             if len(tokens) > work.options.max_tokens:
                 too_long += 1
                 continue
