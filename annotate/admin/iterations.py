@@ -40,16 +40,17 @@ class IterationAdmin(ReadOnly):
         "form_version",
         "opened_at",
         "closed_at",
-        "opened_by",
+        "begun_by",
         "ended_by",
     )
-    readonly_fields = ("opened_by", "ended_by")
+    readonly_fields = ("begun_by", "ended_by")
     inlines = (PoliciesInline,)
 
+    # `opened_by` is the name of the relation, of which Django would show the text alone.
     @admin.display(description="opened by")
-    def opened_by(self, iteration: Iteration) -> SafeString:
+    def begun_by(self, iteration: Iteration) -> SafeString:
         return linked(getattr(iteration, "opened_by", None))
 
-    @admin.display(description="ended by")
+    @admin.display(description="on to the next by")
     def ended_by(self, iteration: Iteration) -> SafeString:
         return linked(getattr(iteration, "passage", None))

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 
 from annotate import access, rounds
-from annotate.models import Iteration, Policy, Project, Role, TrainingRun
+from annotate.models import Iteration, Passage, Policy, Project, Role, TrainingRun
 from annotate.quality.shares import Share
 from annotate.quality.winning import WinRate
 from annotate.rounds import Round
@@ -73,7 +73,10 @@ def _link(row: Model, name: str = "") -> Link:
 
 def _round(one: Round) -> dict:
     iteration, counts = one.iteration, one.counts
-    passages = {"opened by": getattr(iteration, "opened_by", None), "ended by": getattr(iteration, "passage", None)}
+    passage = getattr(iteration, "passage", None)
+    on_its_way = passage is not None and passage.state != Passage.State.DONE
+    ended = "on to the next round by" if on_its_way else "ended by"
+    passages = {"opened by": getattr(iteration, "opened_by", None), ended: passage}
     return {
         "iteration": iteration,
         "link": _link(iteration, f"Round {iteration.number}"),
@@ -105,7 +108,8 @@ def _round(one: Round) -> dict:
         "rates": [_rate(one, row.policy) for row in reversed(one.policies) if row.policy_id in one.win_rates],
         "no_rate": _why_no_rate(one),
         "runs": [_run(run, one.curves.get(run.pk)) for run in one.runs],
-        "passages": [(told, _link(passage, f"passage {passage.pk}")) for told, passage in passages.items() if passage],
+        "passages": [(told, _link(row, f"passage {row.pk}")) for told, row in passages.items() if row],
+        "on_its_way": on_its_way and {"state": passage.state, "step": passage.step},
     }
 
 

@@ -231,6 +231,17 @@ def test_a_round_that_closes_and_one_that_won_all_are_told_as_they_are(admin_cli
     assert "goes on" not in text
 
 
+def test_a_passage_that_is_not_through_has_not_ended_its_round(admin_client, project) -> None:
+    second = project.iterations.get(number=2)
+    passage = Passage.objects.create(project=project, iteration=second, recipe={}, step="Waits for a yes: exporting")
+    text = " ".join(strip_tags(look(admin_client, project)).split())
+    assert f"on to the next round by passage {passage.pk} waiting Waits for a yes: exporting" in text
+    assert f"ended by passage {passage.pk}" not in text
+    assert "manage.py iterate" not in text
+    Passage.objects.filter(pk=passage.pk).update(state="failed", ended_at=timezone.now(), step="")
+    assert '<span class="state failed">failed</span>' in look(admin_client, project)
+
+
 def test_queries_do_not_grow_with_rounds_and_rows(admin_client, project, django_assert_max_num_queries) -> None:
     page = f"/admin/rounds/{project.slug}/"
     admin_client.get(page)

@@ -1,5 +1,7 @@
 """Training runs and passages in the admin site: watched, stopped, gone on with; and the lineage of policies."""
 
+import re
+
 import pytest
 from django.db.models import F
 from django.utils import timezone
@@ -314,6 +316,15 @@ def test_the_page_of_a_passage_shows_its_steps(admin_client, project):
     for row in (run, run.policy, run.exports.get(), passage.iteration):
         assert page_of(row) in text
     assert page_of(passage) in read(admin_client, page_of(passage.iteration))
+
+
+def test_an_iteration_names_the_passages_before_and_after_it(admin_client, project):
+    passage = begun(project, SFT, sft=ran(project))
+    after = iterations.open_next(project=project)
+    Passage.objects.update(opens=after, state="done", ended_at=timezone.now())
+    link = f'<a href="{page_of(passage)}">{passage}</a>'
+    for iteration, label in ((after, "Opened by"), (passage.iteration, "On to the next by")):
+        assert re.search(f"<label>{label}:</label> .{{,40}}{link}", read(admin_client, page_of(iteration)))
 
 
 def test_a_person_says_yes_to_the_step_that_it_waits_for(admin_client, project, rung):
