@@ -36,7 +36,10 @@ class PoliciesFormSet(BaseInlineFormSet):
         """Done by `clean`, in words."""
 
     def clean(self) -> None:
-        """Raises ValidationError where a policy is there twice, two are chosen for chats, or none has a weight."""
+        """Raises ValidationError where a policy is there twice, two are chosen for chats, or none has a weight.
+
+        A policy that somebody else has added since the page was loaded is told too.
+        """
         super().clean()
         rows = [
             form.cleaned_data
@@ -45,6 +48,9 @@ class PoliciesFormSet(BaseInlineFormSet):
         ]
         policies = [row["policy"] for row in rows]
         wrong = [f"{policy} is there twice: give it one weight." for policy in _twice(policies)]
+        shown = [form.instance.pk for form in self.initial_forms]
+        unseen = ProjectPolicy.objects.filter(project=self.instance.pk, policy__in=policies).exclude(pk__in=shown)
+        wrong += [f"Somebody has added {row.policy} meanwhile. Load the page anew." for row in unseen]
         chosen = [str(row["policy"]) for row in rows if row["replies"]]
         if len(chosen) > 1:
             wrong.append(f"Trainers chat with one policy: choose one of {', '.join(chosen)}.")

@@ -7,6 +7,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import transaction
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -306,6 +307,13 @@ class ProjectAdmin(Listed):
         """The lists of what was trained from it, and of its ways from round to round."""
         lists = ((reverse(f"admin:annotate_{name}_changelist"), project.pk, told) for name, told in TRAINING)
         return format_html_join(", ", '<a href="{}?project__id__exact={}">{}</a>', lists)
+
+    @transaction.atomic
+    def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        """Of two who save the same project at once the later sees what the earlier did before it is checked."""
+        if request.method == "POST" and (object_id or "").isdecimal():
+            Project.objects.select_for_update(no_key=True).filter(pk=object_id).first()
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
     def save_model(self, request, obj, form, change) -> None:
         super().save_model(request, obj, form, change)

@@ -206,3 +206,13 @@ def test_they_are_for_admins(client, project) -> None:
     client.force_login(user, backend="sesame.backends.ModelBackend")
     assert client.post(page_of(project), {f"{ROWS}-0-weight": 5}).status_code == 403
     assert weights(project) == [("ours", 1, False), ("theirs", 1, False)]
+
+
+def test_a_page_that_another_admin_saved_meanwhile_is_told_so(admin_client, project) -> None:
+    third = factory.policy(name="third")
+    added = {f"{ROWS}-TOTAL_FORMS": 3, f"{ROWS}-2-project": project.pk, f"{ROWS}-2-policy": third.pk}
+    before = filled(admin_client.get(page_of(project)), **added, **{f"{ROWS}-2-weight": 1})
+    ProjectPolicy.objects.create(project=project, policy=third, weight=5)
+    page = admin_client.post(page_of(project), before)
+    assert errors(page) == ["Somebody has added third meanwhile. Load the page anew."]
+    assert weights(project)[2:] == [("third", 5, False)]
