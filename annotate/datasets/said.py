@@ -1,5 +1,6 @@
 """What holds of messages in every format, and what every checker of lines has."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
 
 from annotate import derive
@@ -31,7 +32,7 @@ def context(messages: list[dict]) -> Iterator[str]:
     yield from each(messages)
 
 
-class Lines:
+class Lines(ABC):
     """Goes through the lines of one export, file by file, and says what is wrong with each."""
 
     group: str | None = None
@@ -52,13 +53,13 @@ class Lines:
     def begin_file(self) -> None:
         """Forget what is compared only with the line before."""
 
+    @abstractmethod
     def said(self, line: dict) -> list[dict]:
         """The messages of a line in their order, from the beginning."""
-        raise NotImplementedError
 
+    @abstractmethod
     def problems(self, line: dict) -> Iterator[str]:
         """What is wrong with the next line, a phrase each."""
-        raise NotImplementedError
 
     def split(self, line: dict) -> str | None:
         """The split that the line itself names; None where the format does not say it."""
