@@ -1,9 +1,12 @@
 """`train sft`: demonstrations become a policy, with the loss on the assistant's turns only, whatever interrupts it."""
 
 import io
+import json
+import shutil
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from annotate import derive, jobs, recipes, training
 from annotate.datasets import filters, snapshots
@@ -79,7 +82,7 @@ def test_it_learns_and_registers_a_policy_that_can_be_served(export, base, home)
     policy = run.policy
     assert (policy.parent, policy.active, policy.engine) == (base, False, "transformers")
     assert policy.location == policy.name == f"{run.project.slug}-sft-{run.pk}"
-    assert not (home / "training" / str(run.pk)).exists()
+    assert list((home / "training").iterdir()) == []
     assert {path.stat().st_mode & 0o777 for path in (home / "models" / policy.location).iterdir()} == {0o644}
     engine = TransformersEngine(str(home / "models" / policy.location), device="cpu")
     engine.close()
@@ -194,6 +197,23 @@ def test_a_model_that_was_put_in_place_is_registered_without_training(export, ba
     assert Policy.objects.filter(run=run).count() == 1
     with pytest.raises(Conflict, match="cannot be begun"):
         run_it(run)
+
+
+def test_what_another_run_of_the_same_number_left_is_not_taken_for_its_own(export, base, home):
+    run = asked(export, base)
+    left = work.folder_of(run) / "checkpoints" / "checkpoint-3"
+    left.mkdir(parents=True)
+    (left / work.WHOLE).touch()
+    place = running.place_of(run)
+    place.mkdir()
+    (place / running.MADE_BY).write_text(json.dumps(running._named(run) | {"metrics": {"train_loss": 9.0}}))
+    # As after a database was restored that did not have the run yet.
+    TrainingRun.objects.filter(pk=run.pk).update(created_at=timezone.now())
+    run.refresh_from_db()
+    with pytest.raises(Invalid, match="which is not of this run"):
+        run_it(run)
+    shutil.rmtree(place)
+    assert set(losses(run_it(run))) == set(range(1, 9))
 
 
 def test_a_loss_that_is_no_number_ends_it(export, base):

@@ -116,7 +116,7 @@ def put_in_place(run: TrainingRun, made: Path, metrics: dict) -> None:
     """Move the model that was made among the models, in one step. Raises Invalid where another has that name."""
     place = place_of(run)
     _check_free(run, place)
-    (made / MADE_BY).write_text(json.dumps({"run": run.pk, "kind": run.kind, "metrics": metrics}))
+    (made / MADE_BY).write_text(json.dumps(_named(run) | {"metrics": metrics}))
     for path in made.rglob("*"):
         if path.is_file():
             # A server of models runs as somebody else, and safetensors writes for its owner alone.
@@ -129,7 +129,9 @@ def put_in_place(run: TrainingRun, made: Path, metrics: dict) -> None:
 
 def _check_free(run: TrainingRun, place: Path) -> None:
     if place.exists():
-        raise Invalid(f"There is a folder {place} already, which is not of this run. Train under another --name.")
+        raise Invalid(
+            f"There is a folder {place} already, which is not of this run. Move it away, or train under another --name."
+        )
     if run.kind != TrainingRun.Kind.REWARD and Policy.objects.filter(name=place.name).exists():
         raise Invalid(f"There is a policy {place.name} already. Train under another --name.")
 
@@ -140,7 +142,12 @@ def _metrics_of_model_in_place(run: TrainingRun, place: Path) -> dict | None:
         found = json.loads((place / MADE_BY).read_text())
     except (OSError, ValueError):
         return None
-    return found["metrics"] if found.get("run") == run.pk else None
+    return found["metrics"] if found.items() >= _named(run).items() else None
+
+
+def _named(run: TrainingRun) -> dict:
+    """What tells a run from all others, those too that had its number before a database was restored."""
+    return {"run": run.pk, "kind": run.kind, "asked": run.created_at.isoformat()}
 
 
 def _digest(place: Path) -> str:

@@ -67,5 +67,8 @@ class Work:
 
 
 def folder_of(run: TrainingRun) -> Path:
-    """Where a run keeps what it needs until it is done."""
-    return settings.BOTHSIDES_HOME / "training" / str(run.pk)
+    """Where a run keeps what it needs until it is done.
+
+    Its number alone does not name it: a database that is restored gives numbers again.
+    """
+    return settings.BOTHSIDES_HOME / "training" / f"{run.pk}-{run.created_at:%Y%m%d%H%M%S%f}"
