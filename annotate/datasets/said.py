@@ -50,7 +50,7 @@ class Lines(ABC):
         found = self.filters.get(name)
         return found if isinstance(found, list) else None
 
-    def begin_file(self) -> None:
+    def begin_file(self) -> None:  # noqa: B027  Most have nothing to forget.
         """Forget what is compared only with the line before."""
 
     @abstractmethod
