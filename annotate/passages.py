@@ -195,6 +195,14 @@ def reopen(*, project: Project) -> Iteration:
     return iterations.open_next(project=project)
 
 
+def open_by_hand(*, project: Project) -> Iteration:
+    """Open the next round with the policies that the project has. A passage that stands still is given up for it.
+
+    Raises Conflict where one is running or a round is open, Invalid as `iterations.open_next`.
+    """
+    return iterations.open_next(project=project) if current(project) is None else reopen(project=project)
+
+
 def stop(passage: Passage) -> None:
     """Stop it: what it has made so far is kept for going on. Raises Conflict where it has ended."""
     jobs.ask_to_stop(passage)

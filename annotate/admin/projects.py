@@ -361,7 +361,7 @@ class ProjectAdmin(Listed):
         """The next round begins."""
 
         def take(project: Project) -> str:
-            return f"Iteration {iterations.open_next(project=project).number} is open."
+            return f"Iteration {passages.open_by_hand(project=project).number} is open."
 
         text = "It takes the project's settings as they stand now and keeps them."
         return self._step(request, project_id, "Open the next iteration", text, forms.Form, take)

@@ -378,3 +378,19 @@ def test_nobody_else_says_yes(client, project):
         assert client.post(page_of(passage, "agree/"), {"step": "open"}).status_code == 302
     passage.refresh_from_db()
     assert passage.agreed_to == ""
+
+
+def test_a_round_that_is_opened_by_hand_gives_up_the_passage_that_stands_still(admin_client, project):
+    project.recipe = SFT
+    project.save()
+    passage = begun(project, SFT, sft=ran(project))
+    Passage.objects.update(asks=True)
+    passage.refresh_from_db()
+    with jobs.running(passage) as held:
+        page = admin_client.post(page_of(project, "open-iteration/"), follow=True)
+        assert said(page)[0] == f"{passage} is running; stop it first."
+        passages.wait_for_yes(passage=passage, token=held.token, step="open")
+    admin_client.post(page_of(project, "open-iteration/"))
+    passage.refresh_from_db()
+    assert passage.state == "stopped"
+    assert passages.prepare(project=project).iteration == factory.current(project)
