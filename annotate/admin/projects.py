@@ -56,6 +56,21 @@ class Indented(json.JSONEncoder):
         super().__init__(**how | {"indent": 2})
 
 
+class Keepable(json.JSONDecoder):
+    """JSON that the record can keep: no NUL, no half of a character, nothing too deep or with too many digits."""
+
+    def decode(self, text, *how):
+        try:
+            found = super().decode(text, *how)
+            told = json.dumps(found, ensure_ascii=False)
+            told.encode()
+        except (ValueError, RecursionError) as error:
+            raise json.JSONDecodeError(str(error), text, 0) from error
+        if "\\u0000" in told:
+            raise json.JSONDecodeError("NUL", text, 0)
+        return found
+
+
 class ProjectForm(forms.ModelForm):
     """A project and the newest text of its guidelines."""
 
@@ -67,6 +82,7 @@ class ProjectForm(forms.ModelForm):
     recipe = forms.JSONField(
         required=False,
         encoder=Indented,
+        decoder=Keepable,
         widget=AdminTextareaWidget(attrs={"rows": 10, "class": "vLargeTextField", "spellcheck": "false"}),
         help_text="JSON. {} is the default: a reward model of all comparisons, and PPO against it. Another: "
         '{"sft": {"epochs": 3}, "reward": {"heads": 2}, "policy": "dpo", "dpo": {"beta": 0.2}, '

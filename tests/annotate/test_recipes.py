@@ -72,3 +72,22 @@ def test_the_admin_site_keeps_a_recipe_and_says_what_is_wrong_in_one(client):
         assert client.post(address, filled(page, recipe=text)).status_code == 302
         project.refresh_from_db()
         assert project.recipe == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"begins_with": "\\ud800"}',
+        '{"\\ud800": 1}',
+        '{"demonstrations": {"mix": ["\\u0000:1"]}}',
+        "[" * 100_000,
+        '{"ppo": {"seed": ' + "9" * 5000 + "}}",
+    ],
+    ids=["half a character", "half of a name", "NUL", "deep", "digits"],
+)
+def test_what_the_record_cannot_keep_is_no_recipe(client, text):
+    project = factory.project()
+    client.force_login(factory.person(role=Role.ADMIN), backend="sesame.backends.ModelBackend")
+    address = reverse("admin:annotate_project_change", args=[project.pk])
+    answer = client.post(address, filled(client.get(address), recipe=text))
+    assert answer.context["adminform"].form.errors["recipe"] == ["Enter a valid JSON."]
