@@ -39,7 +39,7 @@ def said(value) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         value = round(value, 12)
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+        return f"{value:,.0f}" if 10_000 <= abs(value) < 1e9 else f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(map(said, value)) or "–"
     return str(value)

@@ -187,7 +187,7 @@ def _run(run: TrainingRun, curve: list[tuple[float, float]] | None) -> dict:
             (f"{metrics['reward_gain']:+.2f}{'' if error is None else f' ± {error:.2f}'}", "reward gained")
         )
         if (kl := metrics.get("after", {}).get("kl")) is not None:
-            found["figures"].append((f"{kl:.2f}", "nats an answer from its beginning"))
+            found["figures"].append((_hundredths(kl), "nats an answer from its beginning"))
     return found
 
 
@@ -202,6 +202,11 @@ def _drawn(curve: list[tuple[float, float]]) -> dict:
     return {
         "points": " ".join(f"{x},{y}" for x, y in points),
         "last": points[-1],
-        "kl": [f"{value:.2f}" for value in (least[0], most[0])],
-        "reward": [f"{value:.2f}" for value in (least[1], most[1])],
+        "kl": [_hundredths(value) for value in (least[0], most[0])],
+        "reward": [_hundredths(value) for value in (least[1], most[1])],
     }
+
+
+def _hundredths(value: float) -> str:
+    """To two places, where a little less than nothing is nothing."""
+    return f"{round(value, 2) + 0:.2f}"

@@ -205,6 +205,11 @@ def test_the_page_shows_the_figures_with_links_to_all_parents(admin_client, proj
         assert f'href="/admin/annotate/{one._meta.model_name}/{one.pk}/change/"' in text
 
 
+def test_a_curve_that_begins_at_nothing_is_told_so(admin_client, project) -> None:
+    TrainingPoint.objects.filter(run__project=project, step=0).update(values={"reward": -0.001, "kl": -0.002})
+    assert "reward 0.00 to 0.40, over KL 0.00 to 1.00" in look(admin_client, project)
+
+
 def test_what_is_not_there_yet_is_said(admin_client, project) -> None:
     new = factory.project(iteration=False)
     text = look(admin_client, new)

@@ -152,6 +152,7 @@ def test_metrics_become_tables():
     assert told["unseen, people"][1] == [["rewards chosen", "0.5"]]
     assert told["train, by K"][2]
     assert told["unseen, calibration, bins"][:2] == (["from", "observed"], [["0", "0.25"]])
+    assert [measured.said(value) for value in (12345.6, 5.0123e29)] == ["12,346", "5.012e+29"]
     assert told["before, after"][1] == [["before", "-1 ± 0.5"], ["after", "1e-05 ± 0.5"]]
 
 
