@@ -67,9 +67,6 @@ class CompletionsInline(ReadOnlyInline):
 class GenerationRequestAdmin(ReadOnly):
     """What policies were asked for, and how it went."""
 
-    class Media:
-        css = {"all": ("annotate/admin.css",)}
-
     change_form_template = "admin/annotate/generationrequest/change_form.html"
     list_display = ("id", state, "why", "asked_for", "policy", "project", "attempt", "created_at", "ended_at")
     list_filter = ("state", "purpose", "policy", "project")

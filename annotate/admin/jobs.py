@@ -78,7 +78,6 @@ class JobAdmin(ReadOnly):
     """A list and pages for reading, with buttons. `stop` and `go_on` are the verbs of the kind."""
 
     class Media:
-        css = {"all": ("annotate/admin.css",)}
         js = (Script("annotate/live.js", type="module"),)
 
     change_form_template = "admin/annotate/job_change_form.html"

@@ -80,9 +80,6 @@ class ProjectsInline(admin.TabularInline):
 class PersonAdmin(UserAdmin):
     """Nobody is deleted, because their work keeps their name; who may no longer come in is made inactive."""
 
-    class Media:
-        css = {"all": ("annotate/admin.css",)}
-
     form = PersonForm
     add_form = NewPersonForm
     change_form_template = "admin/annotate/user/change_form.html"

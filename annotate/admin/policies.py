@@ -91,9 +91,6 @@ class PolicyAdmin(Listed):
     ordering = ("-id",)
     autocomplete_fields = ("parent",)
 
-    class Media:
-        css = {"all": ("annotate/admin.css",)}
-
     def get_fieldsets(self, request, obj=None):
         last = ("served", "created_at") if obj else ()
         return [

@@ -1,6 +1,7 @@
 """The page of workers, policies and queues: what it shows, for whom, and its button."""
 
 import json
+import re
 import time
 from datetime import timedelta
 
@@ -72,6 +73,14 @@ def said(page) -> list[str]:
     return [str(message) for message in page.context["messages"]]
 
 
+def test_a_policy_is_opened_and_closed_by_words_that_lead_nowhere_else(admin_client, policy):
+    text = admin_client.get(PAGE).content.decode()
+    for summary in re.findall("<summary>.*?</summary>", text, re.DOTALL):
+        assert "<a " not in summary
+    assert f'<a href="/admin/annotate/policy/{policy.pk}/change/">' in text
+    assert "<th></th>" not in text
+
+
 def test_with_nothing_there_it_says_what_comes_next(client) -> None:
     client.force_login(factory.person(role=Role.ADMIN), backend="sesame.backends.ModelBackend")
     text = look(client)
@@ -111,7 +120,7 @@ def test_a_worker_that_vanished_is_gone(admin_client, policy) -> None:
 def test_a_policy_s_state_is_the_best_of_all_workers(admin_client, policy) -> None:
     beat(policy, name="one:1", state="failed", reason="No such <folder>.")
     text = look(admin_client)
-    assert '<span class="state failed">failed</span> <a href="/admin/annotate/policy/' in text
+    assert '<span class="state failed">failed</span> <strong>' in text
     assert '<p class="reason">No such &lt;folder&gt;.</p>' in text
     beat(policy, name="two:1")
     text = look(admin_client)
