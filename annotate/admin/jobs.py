@@ -92,7 +92,7 @@ class JobAdmin(ReadOnly):
         fields = [name for name in first["fields"] if name != "reason" or (obj and obj.reason)]
         return [(title, first | {"fields": fields}), *others]
 
-    @admin.display(description="asked for")
+    @admin.display(description="asked for, UTC")
     def asked(self, job: Job) -> str:
         """When, in few characters: lists of jobs have many columns."""
         return timezone.localtime(job.created_at).strftime("%Y-%m-%d %H:%M").replace("-", "\N{NON-BREAKING HYPHEN}")

@@ -51,13 +51,13 @@ def snippet(text: str) -> str:
 
 @register.filter
 def when(moment) -> str:
-    """A time of today, else a date."""
+    """A time of today with its zone, else a date."""
     if moment is None:
         return ""
     local = timezone.localtime(moment)
     now = timezone.localtime()
     if local.date() == now.date():
-        return f"{local:%H:%M}"
+        return f"{local:%H:%M %Z}"
     return f"{local.day} {local:%b}" if local.year == now.year else f"{local.day} {local:%b %Y}"
 
 

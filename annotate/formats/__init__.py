@@ -1,0 +1,1 @@
+"""How the admin site writes times: Django's own way leaves out in which zone they are."""
