@@ -7,7 +7,7 @@ import shutil
 import pytest
 from django.core.management import call_command
 
-from annotate import jobs, training
+from annotate import training
 from annotate.errors import Invalid
 from annotate.models import Export, Policy, Project, TrainingRun
 from tests import factory, tiny
@@ -15,7 +15,8 @@ from tests.worker import preferences
 
 pytest.importorskip("trl")
 
-from worker.training import conversations, dpo, models, running, work
+from tests.worker.trainings import failed, first_step_of_going_on, measured, run_it, stop_at
+from worker.training import conversations, dpo, models, work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -58,26 +59,6 @@ def base() -> Policy:
 
 def asked(base, export, **more) -> TrainingRun:
     return training.prepare(kind="dpo", exports=[export], base=base, options=QUICK | more)
-
-
-def run_it(run: TrainingRun, told=None) -> TrainingRun:
-    def progress(step, done, total, values):
-        if told is not None:
-            told.append((step, done))
-
-    return running.go_on(run, progress=progress)
-
-
-def measured(run: TrainingRun, name: str = "loss") -> dict[int, float]:
-    return {point.step: point.values[name] for point in run.points.all() if name in point.values}
-
-
-def failed(run: TrainingRun) -> str:
-    """The reason of a run that failed and left everything else as it was."""
-    run.refresh_from_db()
-    assert (run.state, run.location, run.metrics) == ("failed", "", {})
-    assert Policy.objects.count() == 1
-    return run.reason
 
 
 def test_it_learns_what_trainers_prefer_and_registers_a_policy(export, base):
@@ -137,24 +118,12 @@ def test_lora_trains_adapters_and_leaves_a_whole_model(export, base, home):
 
 
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 4}], ids=["whole", "lora"])
-def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base, monkeypatch, options):
+def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base, options):
     options = options | {"epochs": 1}
     whole = run_it(asked(base, export, **options))
     run = asked(base, export, **options)
-    measure = work.Work.measure
-
-    def stopping(self, step, values):
-        measure(self, step, values)
-        if step == 3:
-            raise jobs.Stopped("It was stopped.")
-
-    monkeypatch.setattr(work.Work, "measure", stopping)
-    with pytest.raises(jobs.Stopped):
-        run_it(run)
-    monkeypatch.setattr(work.Work, "measure", measure)
-    told = []
-    run_it(run, told)
-    assert min(done for step, done in told if step == "Training") == 3
+    stop_at(run, 3)
+    assert first_step_of_going_on(run) == 3
     assert measured(run) == pytest.approx(measured(whole), rel=1e-3)
     # The reference is the base, not what the checkpoint holds.
     assert run.metrics["validation_margin"] == pytest.approx(whole.metrics["validation_margin"], rel=1e-2)

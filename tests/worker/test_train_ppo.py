@@ -7,7 +7,7 @@ import shutil
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotate import derive, jobs, recipes, training
+from annotate import derive, recipes, training
 from annotate.datasets import filters, snapshots
 from annotate.errors import Invalid
 from annotate.models import Export, Policy, Project, Prompt, TrainingRun
@@ -18,7 +18,8 @@ pytest.importorskip("trl")
 import torch
 import transformers
 
-from worker.training import players, ppo, rollouts, running, scoring, work
+from tests.worker.trainings import failed, first_step_of_going_on, run_it, stop_at
+from worker.training import players, ppo, rollouts, scoring, work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -84,24 +85,8 @@ def asked(base, export, reward):
     return make
 
 
-def run_it(run: TrainingRun, told=None) -> TrainingRun:
-    def progress(step, done, total, values):
-        if told is not None:
-            told.append((step, done))
-
-    return running.go_on(run, progress=progress)
-
-
 def measured(run: TrainingRun) -> dict[int, dict[str, float]]:
     return {point.step: point.values for point in run.points.all()}
-
-
-def failed(run: TrainingRun) -> str:
-    """The reason of a run that failed and left everything else as it was."""
-    run.refresh_from_db()
-    assert (run.state, run.location, run.metrics) == ("failed", "", {})
-    assert Policy.objects.count() == 1
-    return run.reason
 
 
 def test_it_learns_what_is_rewarded_and_registers_a_policy_that_can_be_served(asked, base, home):
@@ -203,27 +188,13 @@ def test_the_same_seed_gives_the_same_policy(asked, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"lora_rank": 4}, {"max_kl": 1000.0}], ids=["whole", "lora", "max_kl"])
-def test_one_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(asked, monkeypatch, options):
+def test_one_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(asked, options):
     options = options | {"episodes": 16 * 7}
     whole = run_it(asked(**options))
     run = asked(**options)
-    measure = work.Work.measure
-
-    def stopping(self, step, values):
-        measure(self, step, values)
-        if step == 5:
-            raise jobs.Stopped("It was stopped.")
-
-    monkeypatch.setattr(work.Work, "measure", stopping)
-    with pytest.raises(jobs.Stopped):
-        run_it(run)
-    run.refresh_from_db()
-    assert (run.state, Policy.objects.filter(run=run).count()) == ("stopped", 0)
+    stop_at(run, 5)
     assert [path.name for path in (work.folder_of(run) / "checkpoints").iterdir()] == ["checkpoint-3"]
-    monkeypatch.setattr(work.Work, "measure", measure)
-    told = []
-    run_it(run, told)
-    assert min(done for step, done in told if step == "Training") == 4
+    assert first_step_of_going_on(run) == 4
     for step, values in measured(whole).items():
         assert measured(run)[step] == pytest.approx(values, rel=1e-3, abs=1e-5)
     assert run.metrics["samples"] == whole.metrics["samples"]

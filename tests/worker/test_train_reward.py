@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
 
-from annotate import derive, jobs, recipes, training
+from annotate import derive, recipes, training
 from annotate.errors import Invalid
 from annotate.models import Comparison, Export, Policy, Project, TrainingRun
 from tests import factory, tiny
@@ -18,7 +18,8 @@ pytest.importorskip("trl")
 import torch
 from safetensors import SafetensorError
 
-from worker.training import conversations, examples, kwise, measuring, ranked, running, scoring, work
+from tests.worker.trainings import failed, first_step_of_going_on, measured, run_it, stop_at
+from worker.training import conversations, examples, kwise, measuring, ranked, scoring
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -61,27 +62,6 @@ def base(compared) -> Policy:
 
 def asked(base, *exports, **more) -> TrainingRun:
     return training.prepare(kind="reward", exports=exports, base=base, options=QUICK | more)
-
-
-def run_it(run: TrainingRun, told=None) -> TrainingRun:
-    def progress(step, done, total, values):
-        if told is not None:
-            told.append((step, done))
-
-    return running.go_on(run, progress=progress)
-
-
-def losses(run: TrainingRun) -> dict[int, float]:
-    return {point.step: point.values["loss"] for point in run.points.all() if "loss" in point.values}
-
-
-def failed(run: TrainingRun) -> str:
-    """The reason of a run that failed and left nothing."""
-    run.refresh_from_db()
-    assert (run.state, run.location, run.metrics) == ("failed", "", {})
-    assert not (django_settings.BOTHSIDES_HOME / "models" / training.name_of_result(run)).exists()
-    assert Policy.objects.count() == 1
-    return run.reason
 
 
 def folder_of(run: TrainingRun):
@@ -241,7 +221,7 @@ def test_it_learns_what_trainers_prefer_and_says_how_well(export, base, home):
     run = run_it(asked(base, export))
     assert (run.state, Policy.objects.count()) == ("done", 1)
     # Single steps differ: which comparisons each head learns from, and how often, hangs on their numbers.
-    found = list(losses(run).values())
+    found = list(measured(run).values())
     half = len(found) // 2
     assert sum(found[half:]) < 0.75 * sum(found[:half])
     told = run.metrics
@@ -325,9 +305,9 @@ def test_a_consensus_is_learnt_from_too(compared, base):
 
 def test_the_same_seed_gives_the_same_model(export, base):
     one, other = run_it(asked(base, export, epochs=2)), run_it(asked(base, export, epochs=2))
-    assert losses(one) == losses(other)
+    assert measured(one) == measured(other)
     third = run_it(asked(base, export, epochs=2, seed=1))
-    assert losses(third) != losses(one)
+    assert measured(third) != measured(one)
 
 
 def test_lora_trains_adapters_and_heads_and_leaves_a_whole_model(export, base):
@@ -340,25 +320,13 @@ def test_lora_trains_adapters_and_heads_and_leaves_a_whole_model(export, base):
 
 
 @pytest.mark.parametrize("options", [{}, PAIRWISE, {"lora_rank": 4}], ids=["kwise", "pairwise", "lora"])
-def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base, monkeypatch, options):
+def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base, options):
     options = options | {"epochs": 3}
     whole = run_it(asked(base, export, **options))
     run = asked(base, export, **options)
-    measure = work.Work.measure
-
-    def stopping(self, step, values):
-        measure(self, step, values)
-        if step == 5:
-            raise jobs.Stopped("It was stopped.")
-
-    monkeypatch.setattr(work.Work, "measure", stopping)
-    with pytest.raises(jobs.Stopped):
-        run_it(run)
-    monkeypatch.setattr(work.Work, "measure", measure)
-    told = []
-    run_it(run, told)
-    assert min(done for step, done in told if step == "Training") == 5
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-3)
+    stop_at(run, 5)
+    assert first_step_of_going_on(run) == 5
+    assert measured(run) == pytest.approx(measured(whole), rel=1e-3)
     assert run.metrics["unseen_log_loss"] == pytest.approx(whole.metrics["unseen_log_loss"], rel=1e-2)
 
 

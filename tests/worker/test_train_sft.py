@@ -16,6 +16,7 @@ from tests import factory, tiny
 
 pytest.importorskip("trl")
 
+from tests.worker.trainings import failed, first_step_of_going_on, measured, run_it, stop_at
 from worker.training import conversations, models, running, sft, work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -58,27 +59,15 @@ def asked(export, base, **more) -> TrainingRun:
     return training.prepare(kind="sft", exports=[export], base=base, options=QUICK | more)
 
 
-def run_it(run: TrainingRun, told=None) -> TrainingRun:
-    def progress(step, done, total, values):
-        if told is not None:
-            told.append((step, done))
-
-    return running.go_on(run, progress=progress)
-
-
-def losses(run: TrainingRun) -> dict[int, float]:
-    return {point.step: point.values["loss"] for point in run.points.all() if "loss" in point.values}
-
-
 def test_it_learns_and_registers_a_policy_that_can_be_served(export, base, home):
     from worker.engines.transformers import TransformersEngine
 
     run = run_it(asked(export, base))
     assert run.state == "done"
-    assert set(losses(run)) == set(range(1, 9))
-    assert losses(run)[8] < losses(run)[1] / 2
+    assert set(measured(run)) == set(range(1, 9))
+    assert measured(run)[8] < measured(run)[1] / 2
     assert (run.metrics["train_examples"], run.metrics["validation_examples"]) == (4, 1)
-    assert 0 < run.metrics["validation_loss"] < losses(run)[1]
+    assert 0 < run.metrics["validation_loss"] < measured(run)[1]
     policy = run.policy
     assert (policy.parent, policy.active, policy.engine) == (base, False, "transformers")
     assert policy.location == policy.name == f"{run.project.slug}-sft-{run.pk}"
@@ -91,7 +80,7 @@ def test_it_learns_and_registers_a_policy_that_can_be_served(export, base, home)
 
 def test_the_same_seed_gives_the_same_model(export, base):
     one, other = run_it(asked(export, base)), run_it(asked(export, base))
-    assert losses(one) == losses(other)
+    assert measured(one) == measured(other)
 
 
 def test_the_loss_is_on_what_the_assistant_wrote(base, home):
@@ -146,33 +135,19 @@ def test_templates_that_forget_thoughts_give_an_example_a_turn(base, home):
 def test_lora_trains_adapters_and_leaves_a_whole_model(export, base, home):
     pytest.importorskip("peft")
     run = run_it(asked(export, base, lora_rank=4, learning_rate=3e-2))
-    assert losses(run)[8] < losses(run)[1]
+    assert measured(run)[8] < measured(run)[1]
     names = {path.name for path in (home / "models" / run.policy.location).iterdir()}
     assert "model.safetensors" in names
     assert not any("adapter" in name for name in names)
 
 
-def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base, monkeypatch):
+def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base):
     whole = run_it(asked(export, base))
     run = asked(export, base)
-    measure = work.Work.measure
-
-    def stopping(self, step, values):
-        measure(self, step, values)
-        if step == 5:
-            raise jobs.Stopped("It was stopped.")
-
-    monkeypatch.setattr(work.Work, "measure", stopping)
-    with pytest.raises(jobs.Stopped):
-        run_it(run)
-    run.refresh_from_db()
-    assert (run.state, Policy.objects.filter(run=run).count()) == ("stopped", 0)
-    monkeypatch.setattr(work.Work, "measure", measure)
-    told = []
-    run_it(run, told)
+    stop_at(run, 5)
     # From the checkpoint after the fourth step.
-    assert min(done for step, done in told if step == "Training") == 5
-    assert losses(run) == pytest.approx(losses(whole), rel=1e-3)
+    assert first_step_of_going_on(run) == 5
+    assert measured(run) == pytest.approx(measured(whole), rel=1e-3)
 
 
 def test_a_checkpoint_that_was_cut_short_is_not_gone_on_from(export, base):
@@ -213,17 +188,13 @@ def test_what_another_run_of_the_same_number_left_is_not_taken_for_its_own(expor
     with pytest.raises(Invalid, match="which is not of this run"):
         run_it(run)
     shutil.rmtree(place)
-    assert set(losses(run_it(run))) == set(range(1, 9))
+    assert set(measured(run_it(run))) == set(range(1, 9))
 
 
 def test_a_loss_that_is_no_number_ends_it(export, base):
-    run = asked(export, base, learning_rate=1e30)
     with pytest.raises(Invalid, match="diverged"):
-        run_it(run)
-    run.refresh_from_db()
-    assert run.state == "failed"
-    assert "A lower learning_rate" in run.reason
-    assert list(Policy.objects.all()) == [base]
+        run_it(run := asked(export, base, learning_rate=1e30))
+    assert "A lower learning_rate" in failed(run)
 
 
 def test_a_base_without_a_template_is_refused(export, base, home):
