@@ -5,8 +5,9 @@ They are worked out beside everything else, and shown to nobody who may still ra
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, pstdev
 
 import redis
 from django.db import transaction
@@ -99,18 +100,18 @@ def counts(*, project: Project, run: TrainingRun) -> Counts:
     )
 
 
-def keep(*, run: TrainingRun, rewards: Mapping[int, Reward | None]) -> None:
-    """Keep rewards by candidate; None says that the model cannot read it, so that it is not tried again.
+def keep(*, run: TrainingRun, by_head: Mapping[int, Sequence[float] | None]) -> None:
+    """Keep what the heads give by candidate; None says that the model cannot read it, so that it is not tried again.
 
     What was kept before stays: whoever comes late with the same candidates changes nothing. What is no number counts
     as None.
     """
     Score.objects.bulk_create(
         (
-            Score(run=run, candidate_id=candidate, reward=reward[0], spread=reward[1])
-            if reward is not None and all(map(math.isfinite, reward))
-            else Score(run=run, candidate_id=candidate, reward=None, spread=None)
-            for candidate, reward in rewards.items()
+            Score(run=run, candidate_id=candidate, reward=fmean(rewards), spread=pstdev(rewards), by_head=list(rewards))
+            if rewards is not None and all(map(math.isfinite, rewards))
+            else Score(run=run, candidate_id=candidate)
+            for candidate, rewards in by_head.items()
         ),
         ignore_conflicts=True,
     )

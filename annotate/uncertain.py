@@ -130,11 +130,10 @@ def _choose(pool: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """What is known of a candidate: nothing yet, that it is too long to be scored, or its reward and spread."""
+    """What is known of a candidate: nothing yet, that it is too long to be scored, or what the heads give to it."""
 
     there: bool
-    reward: float | None
-    spread: float | None
+    by_head: list[float] | None
 
 
 def _scores(waiting: list[Comparison], run: int | None) -> dict[int, list[_Scored]]:
@@ -143,18 +142,15 @@ def _scores(waiting: list[Comparison], run: int | None) -> dict[int, list[_Score
     candidates = Candidate.objects.filter(comparison__in=waiting).annotate(
         by_run=FilteredRelation("scores", condition=Q(scores__run=run))
     )
-    for comparison, score, reward, spread in candidates.values_list(
-        "comparison_id", "by_run__id", "by_run__reward", "by_run__spread"
-    ):
-        found[comparison].append(_Scored(score is not None, reward, spread))
+    for comparison, score, by_head in candidates.values_list("comparison_id", "by_run__id", "by_run__by_head"):
+        found[comparison].append(_Scored(score is not None, by_head))
     return found
 
 
 def _figure(found: list[_Scored]) -> float | None:
     """How much is to be learnt from a comparison; None where a text of it has no score."""
-    if any(one.reward is None for one in found):
-        return None
-    return uncertainty.of_rewards([(one.reward, one.spread) for one in found])
+    by_head = [one.by_head for one in found if one.by_head is not None]
+    return uncertainty.of_rewards(by_head) if len(by_head) == len(found) else None
 
 
 def _open_most_telling(waiting: list[Comparison], figures: dict[int, float | None], run: int | None) -> None:

@@ -9,7 +9,7 @@ from annotate import comparisons, prompts, scores, uncertain
 from annotate.errors import Invalid
 from annotate.models import Candidate, Project, TrainingRun
 from worker.training import running
-from worker.training.scoring import Reward, Scorer, Text
+from worker.training.scoring import Scorer, Text
 
 LOOKED_UP = 64
 """Candidates that are looked up at once. What is more urgent comes with the next look."""
@@ -36,8 +36,8 @@ def score(
             )
             for first in range(0, len(found), AT_ONCE):
                 batch = found[first : first + AT_ONCE]
-                rewards = _rewards(scorer, _texts(batch))
-                scores.keep(run=run, rewards=dict(zip([one.pk for one in batch], rewards, strict=True)))
+                by_head = _by_head(scorer, _texts(batch))
+                scores.keep(run=run, by_head=dict(zip([one.pk for one in batch], by_head, strict=True)))
                 # Pools may have waited for just these.
                 if pools := {one.comparison.pool_id for one in batch} - {None}:
                     uncertain.choose_ready(pools=pools)
@@ -65,17 +65,17 @@ def _texts(candidates: Sequence[Candidate]) -> list[Text]:
     return texts
 
 
-def _rewards(scorer: Scorer, texts: Sequence[Text]) -> list[Reward | None]:
-    """The reward of each text; None where it is too long, or refused by the model's chat template."""
+def _by_head(scorer: Scorer, texts: Sequence[Text]) -> list[list[float] | None]:
+    """What the heads give to each text; None where it is too long, or refused by the model's chat template."""
     try:
-        return scorer.score(texts)
+        return scorer.by_head(texts)
     except Invalid:
         # One that is refused must not keep the others from their rewards.
-        return [_reward(scorer, text) for text in texts]
+        return [_of_one(scorer, text) for text in texts]
 
 
-def _reward(scorer: Scorer, text: Text) -> Reward | None:
+def _of_one(scorer: Scorer, text: Text) -> list[float] | None:
     try:
-        return scorer.score([text])[0]
+        return scorer.by_head([text])[0]
     except Invalid:
         return None

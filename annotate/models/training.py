@@ -1,5 +1,6 @@
 """Training: what is trained from exports, what was measured meanwhile, and the passage from one round to the next."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from annotate.models.jobs import Job
@@ -129,6 +130,11 @@ class Score(models.Model):
     )
     spread = models.FloatField(
         null=True, help_text="The standard deviation over the heads: how little they agree. Empty as the reward is."
+    )
+    by_head = ArrayField(
+        models.FloatField(),
+        null=True,
+        help_text="What each head gives. Empty as the reward is, and where only mean and deviation were kept.",
     )
 
     class Meta:

@@ -2,40 +2,36 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from math import erf, exp, log, log2, pi, sqrt
-
-AS_NORMAL = sqrt(pi / 8)
-"""The logistic function of x is near to the normal distribution's of x times this (MacKay 1992)."""
-WIDTH = sqrt(pi * log(2) / 2)
-"""Of the bell curve that stands for the entropy of a choice, as a function of the difference."""
+from math import log2, tanh
+from statistics import fmean
 
 
-def of_rewards(rewards: Sequence[tuple[float, float]]) -> float:
+def of_rewards(by_head: Sequence[Sequence[float]]) -> float:
     """The mean over all pairs of what is to be learnt from each, in bits from 0 to 1.
 
-    `rewards` are mean and spread (standard deviation over the heads) of each candidate, two at least.
+    `by_head` is of each candidate, two at least, what the heads give to it, in the same order of heads.
     """
-    pairs = list(combinations(rewards, 2))
-    return sum(of_pair(*one, *other) for one, other in pairs) / len(pairs)
+    pairs = list(combinations(by_head, 2))
+    return fmean(of_pair(one, other) for one, other in pairs)
 
 
-def of_pair(reward: float, spread: float, other: float, other_spread: float) -> float:
+def of_pair(one: Sequence[float], other: Sequence[float]) -> float:
     """What a person's choice between two candidates tells of which heads are right, in bits.
 
     How unsure the model is of the choice, less how unsure its heads are by themselves, on average: large where heads
     disagree, the more so where rewards are close, and 0 where all heads agree that it is a toss-up, as a person's
     choice is chance there and teaches nothing. People choose by a logistic function of the difference, as the loss of
-    the reward model has it; the difference is taken as normal, with the squares of both spreads added up as its
-    variance.
+    the reward model has it. What a head gives to both alike counts for nothing: no choice tells of it.
 
-    BALD, with the approximation of Houlsby et al. (2011, arXiv 1112.5745, section 3).
+    BALD (Houlsby et al. 2011, arXiv 1112.5745).
     """
-    mean = AS_NORMAL * (reward - other)
-    variance = AS_NORMAL**2 * (spread**2 + other_spread**2)
-    of_model = _entropy(0.5 * (1 + erf(mean / sqrt(2 * (1 + variance)))))
-    of_heads = WIDTH / sqrt(variance + WIDTH**2) * exp(-(mean**2) / (2 * (variance + WIDTH**2)))
-    # The approximation is off by a hundredth of a bit, and may fall below what it stands for.
-    return max(0.0, of_model - of_heads)
+    chances = [_logistic(reward - of_other) for reward, of_other in zip(one, other, strict=True)]
+    # Rounding may leave less than nothing.
+    return max(0.0, _entropy(fmean(chances)) - fmean(map(_entropy, chances)))
+
+
+def _logistic(difference: float) -> float:
+    return 0.5 * (1 + tanh(difference / 2))
 
 
 def _entropy(chance: float) -> float:

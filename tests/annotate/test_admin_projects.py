@@ -344,7 +344,7 @@ def test_it_says_how_far_the_scoring_is_and_what_keeps_it(admin_client, project)
     assert project_scores.told(project) == "Nothing is scored."
     scores.score_by(project=project, run=run)
     first, second, *_ = factory.open_comparison(project).candidates.all()
-    scores.keep(run=run, rewards={first.pk: (1.0, 0.5), second.pk: None})
+    scores.keep(run=run, by_head={first.pk: [0.5, 1.5], second.pk: None})
     scores.tell_trouble(run=run, reason="There is no folder <models>.")
     shown = admin_client.get(page_of(project)).content.decode()
     assert "Candidates scored: 1. Missing: 2." in shown

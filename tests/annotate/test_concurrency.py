@@ -10,9 +10,19 @@ import pytest
 from django.db import connection, connections
 from django.utils import timezone
 
-from annotate import assignments, comparisons, conversations, demonstrations, generation, openings, rankings, uncertain
+from annotate import (
+    assignments,
+    comparisons,
+    conversations,
+    demonstrations,
+    generation,
+    openings,
+    rankings,
+    scores,
+    uncertain,
+)
 from annotate.errors import Conflict, NothingLeft
-from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Ranking, Score
+from annotate.models import Assignment, Comparison, Completion, Conversation, GenerationRequest, Ranking
 from tests import bulk, factory, invariants
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -322,8 +332,9 @@ def test_pools_that_are_decided_at_once_open_one_comparison_each():
     made = uncertain.sample(project=project, count=2, share=1, pool_size=4)
     for comparison in made:
         factory.answer(comparison.requests.get())
-        for number, candidate in enumerate(comparison.candidates.all()):
-            Score.objects.create(run=project.scored_by, candidate=candidate, reward=number, spread=comparison.pk % 3)
+        first, second = comparison.candidates.all()
+        apart = comparison.pk % 3
+        scores.keep(run=project.scored_by, by_head={first.pk: [0.0, 0.0], second.pk: [1.0 + apart, 1.0 - apart]})
     assert sum(in_threads(*[uncertain.choose_ready] * 6)) == 2
     states = Comparison.objects.filter(pool__isnull=False).order_by("state").values_list("pool", "state")
     assert sorted(states) == sorted((pool, state) for pool in (made[0].pk, made[4].pk) for state in STATES_OF_A_POOL)

@@ -38,7 +38,7 @@ def test_of_comparisons_all_rankings_that_count_together(django_assert_num_queri
     ranked, unranked, unscored = (factory.open_comparison(project) for _ in range(3))
     for comparison in (ranked, unranked):
         for reward, candidate in enumerate(comparison.candidates.order_by("id")):
-            scores.keep(run=run, rewards={candidate.pk: (float(-reward), 0.0)})
+            scores.keep(run=run, by_head={candidate.pk: [float(-reward)]})
     factory.ranking(ranked, "A B C D")
     surplus = factory.ranking(ranked, "D C B A")
     surplus.assignment.__class__.objects.filter(pk=surplus.assignment_id).update(state="surplus")

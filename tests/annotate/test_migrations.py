@@ -100,6 +100,10 @@ def test_pools_can_be_taken_back_with_what_was_passed_over_and_what_could_not_be
         candidate = rows["Candidate"].create(comparison_id=comparison.pk, completion_id=text.pk)
         rows["Score"].create(run_id=run.pk, candidate_id=candidate.pk, reward=reward, spread=reward)
 
+    # What waits is scored again, for by what it is chosen was not kept.
+    apps = brought_to(database, "0010_scores_by_head")
+    kept = apps.get_model("annotate", "Score").objects.using(ALIAS).order_by("id")
+    assert list(kept.values_list("reward", "by_head")) == [(1.5, None), (None, None)]
     apps = brought_to(database, "0008_training")
     found = apps.get_model("annotate", "Comparison").objects.using(ALIAS).order_by("id")
     assert list(found.values_list("state", "selection", "reason")) == [

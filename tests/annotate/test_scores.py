@@ -53,8 +53,8 @@ def test_open_comparisons_come_first_and_imported_ones_are_none_of_them(rows) ->
 def test_what_was_kept_stays_and_what_cannot_be_read_is_not_tried_again(rows) -> None:
     project, run, open_one, closed = rows
     first, second, third, fourth = ids(open_one)
-    scores.keep(run=run, rewards={first: (1.5, 0.25), second: None, third: (math.nan, 0.0)})
-    scores.keep(run=run, rewards={first: (9.0, 9.0), second: (9.0, 9.0), fourth: (0.5, 0.0)})
+    scores.keep(run=run, by_head={first: [1.25, 1.75], second: None, third: [math.nan, 0.0]})
+    scores.keep(run=run, by_head={first: [9.0, 8.0], second: [9.0, 8.0], fourth: [0.5, 0.5]})
     kept = {first: (1.5, 0.25), second: None, third: None, fourth: (0.5, 0.0)}
     assert scores.of_comparison(comparison=open_one, run=run) == kept
     assert missing(project, run) == ids(closed)

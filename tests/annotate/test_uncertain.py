@@ -8,9 +8,9 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from annotate import comparisons, generation, iterations, sweep, uncertain
+from annotate import comparisons, generation, iterations, scores, sweep, uncertain
 from annotate.errors import Conflict
-from annotate.models import Candidate, Comparison, GenerationRequest, Project, Score
+from annotate.models import Candidate, Comparison, GenerationRequest, Project
 from tests import factory
 
 pytestmark = pytest.mark.django_db
@@ -48,17 +48,13 @@ def fail(comparison: Comparison) -> None:
         generation.fail(request_id=held.pk, token=held.claim_token, reason="It broke.", again=False)
 
 
-def score(comparison: Comparison, spread: float | None, apart: float = 1.0) -> None:
-    """Rewards so far apart, on which heads disagree so much; None says that the texts are too long."""
-    Score.objects.bulk_create(
-        Score(
-            run=comparison.project.scored_by,
-            candidate=candidate,
-            reward=None if spread is None else number * apart,
-            spread=spread,
-        )
-        for number, candidate in enumerate(comparison.candidates.all())
-    )
+def score(comparison: Comparison, spread: float | None, apart: float = 1.0, alike: float = 0.0) -> None:
+    """Rewards so far apart, on which heads disagree so much, and `alike` on both; None says that texts are too long."""
+    first, second = comparison.candidates.all()
+    by_head = {first.pk: [-alike, alike], second.pk: [apart + (spread or 0) - alike, apart - (spread or 0) + alike]}
+    if spread is None:
+        by_head = dict.fromkeys(by_head)
+    scores.keep(run=comparison.project.scored_by, by_head=by_head)
 
 
 def seen(pool: list[Comparison]) -> list[tuple[str, str]]:
@@ -96,6 +92,15 @@ def test_where_heads_disagree_as_much_the_closer_one_is_ranked(project):
     sample_texts(*pool)
     score(apart, 1, apart=4)
     score(close, 1, apart=1)
+    uncertain.choose_ready()
+    assert seen(pool) == [OVER, CHOSEN]
+
+
+def test_what_heads_give_to_all_answers_alike_chooses_nothing(project):
+    alike, apart = pool = pool_of(project, 2)
+    sample_texts(*pool)
+    score(alike, 0, alike=5)
+    score(apart, 1)
     uncertain.choose_ready()
     assert seen(pool) == [OVER, CHOSEN]
 

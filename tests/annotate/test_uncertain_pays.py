@@ -9,13 +9,16 @@ np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.slow
 
 FEATURES, K, HEADS, POOL, BEFORE, MORE = 24, 4, 4, 4, 60, 60
+COMMON = 3
 PAIRS = [(better, worse) for better in range(K) for worse in range(better + 1, K)]
 
 
 def contexts(chance, count: int):
-    """The features of K answers to each; in some contexts answers differ more than in others."""
+    """The features of K answers to each; in some contexts answers differ more than in others, and in all they have
+    much in common, of which no ranking tells."""
     apart = np.exp(chance.normal(0, 0.7, (count, 1, 1)))
-    return chance.normal(0, 1, (count, K, FEATURES)) * apart / np.sqrt(FEATURES)
+    common = chance.normal(0, COMMON, (count, 1, FEATURES))
+    return (common + chance.normal(0, 1, (count, K, FEATURES)) * apart) / np.sqrt(FEATURES)
 
 
 def ranked(chance, answers, taste):
@@ -43,16 +46,9 @@ def fitted(differences, weights):
 
 def chosen(made, pools):
     """Of each pool (pools, POOL, K, FEATURES) the comparison with the highest figure."""
-    rewards = pools @ made.T
-    means, spreads = rewards.mean(-1), rewards.std(-1)
-    return np.stack(
-        [
-            pool[
-                max(range(POOL), key=lambda one: uncertainty.of_rewards(list(zip(mean[one], spread[one], strict=True))))
-            ]
-            for pool, mean, spread in zip(pools, means, spreads, strict=True)
-        ]
-    )
+    rewards = (pools @ made.T).tolist()
+    figures = [[uncertainty.of_rewards(one) for one in pool] for pool in rewards]
+    return np.stack([pool[np.argmax(of_pool)] for pool, of_pool in zip(pools, figures, strict=True)])
 
 
 def accuracy(seed: int, *, uncertain: int) -> float:

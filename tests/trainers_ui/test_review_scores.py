@@ -26,7 +26,8 @@ def scored(project, run, *orders: str, rewards=REWARDS):
     comparison = factory.open_comparison(project)
     candidates = sorted(comparison.candidates.values_list("id", flat=True))
     given = zip(candidates, rewards, strict=True)
-    scores.keep(run=run, rewards={pk: reward if reward is None else (reward, 0.1234) for pk, reward in given})
+    by_head = {pk: None if reward is None else [reward - 0.1234, reward + 0.1234] for pk, reward in given}
+    scores.keep(run=run, by_head=by_head)
     for order in orders:
         factory.ranking(comparison, order)
     return comparison

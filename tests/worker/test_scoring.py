@@ -29,7 +29,7 @@ from annotate import scores
 from annotate.models import Project
 project = Project.objects.get(pk={pk})
 batch = scores.missing(project=project, run=project.scored_by, limit=4)
-scores.keep(run=project.scored_by, rewards=dict.fromkeys([one.pk for one in batch], (1.0, 0.5)))
+scores.keep(run=project.scored_by, by_head=dict.fromkeys([one.pk for one in batch], [1.0, 0.5]))
 """
 ONE_THAT_FAILS = "raise SystemExit('Refused: There is no model.')"
 ONE_THAT_HANGS = "import time; time.sleep(600)"

@@ -56,7 +56,7 @@ def figure(scorer: Scorer, comparison: Comparison) -> float:
     """How much is to be learnt from it, from what the model itself says of its texts."""
     before = prompts.render(context(comparison))
     texts = comparison.candidates.order_by("id").values_list("completion__text", flat=True)
-    return uncertainty.of_rewards(scorer.score([(before, text) for text in texts]))
+    return uncertainty.of_rewards(scorer.by_head([(before, text) for text in texts]))
 
 
 def rank_one(project, user) -> Comparison | None:
