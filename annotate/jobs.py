@@ -183,7 +183,15 @@ def _begin(job: Job, token: uuid.UUID) -> None:
     if not _read_again(job):
         raise Conflict(f"{job} was deleted.")
     if not changed:
-        raise Conflict(f"{job} is {job.state} and cannot be begun.")
+        raise Conflict(f"{job} is {job.state} and cannot be begun.{_when_free(job)}")
+
+
+def _when_free(job: Job) -> str:
+    """A sentence on when one that runs elsewhere may be begun here, for whoever knows that its process is gone."""
+    if job.state != State.RUNNING or job.stop_asked or was_lost(job):
+        return ""
+    seconds = (job.lease_until - timezone.now()).total_seconds()
+    return f" If its process has died, it can be in {seconds:.0f} s."
 
 
 def _read_again(job: Job) -> bool:

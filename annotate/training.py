@@ -215,3 +215,10 @@ def go_on(run: TrainingRun) -> None:
     if run.state == TrainingRun.State.DONE:
         raise Conflict("It is done, and a run that is done never changes.")
     jobs.go_on_in_worker(run)
+
+
+def take_from_worker(run: TrainingRun) -> None:
+    """Let no worker go on with what failed or was stopped in one, so that the caller may."""
+    ended = TrainingRun.objects.filter(pk=run.pk, state__in=[TrainingRun.State.FAILED, TrainingRun.State.STOPPED])
+    ended.update(background=False)
+    run.refresh_from_db()

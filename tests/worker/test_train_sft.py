@@ -299,6 +299,18 @@ def test_the_command_leaves_it_to_a_worker(export, base, monkeypatch):
     assert (run.state, run.background, heard) == ("waiting", True, [("training", run.pk)])
 
 
+def test_the_command_goes_on_with_what_failed_in_a_worker(export, base, monkeypatch):
+    monkeypatch.setattr(running, "TRAINERS", {"sft": "tests.worker.quick_trainer"})
+    run = training.prepare(kind="sft", exports=[export], base=base, options={}, background=True)
+    TrainingRun.objects.update(state="failed", ended_at=timezone.now())
+    # As a bell that comes late has a worker do.
+    with pytest.raises(CommandError, match="is failed and cannot be begun"):
+        call_command("train", "--go-on", str(run.pk))
+    call_command("train", "--go-on", str(run.pk), "--foreground", stdout=io.StringIO())
+    run.refresh_from_db()
+    assert run.state == "done"
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

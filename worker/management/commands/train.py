@@ -40,7 +40,10 @@ class Command(RefusingCommand):
         parser.add_argument("--name", default="", help="of the policy that comes of it")
         parser.add_argument("--foreground", action="store_true", help="train in this process")
         parser.add_argument(
-            "--go-on", metavar="RUN", help="go on with a run that waits or was cut short, in this process"
+            "--go-on",
+            metavar="RUN",
+            help="go on with a run that waits or was cut short, in this process; with --foreground also with one that "
+            "failed or was stopped in a worker",
         )
         group = parser.add_argument_group("options, with their defaults by kind")
         for name, told in _options().items():
@@ -52,6 +55,8 @@ class Command(RefusingCommand):
             if any(options[flag] for flag in given) or any(options[name] is not None for name in _options()):
                 raise Invalid("--go-on takes a run as it was asked for; leave all else out.")
             run = training.named(options["go_on"])
+            if options["foreground"]:
+                training.take_from_worker(run)
         else:
             run = self._asked(options)
             if not options["foreground"]:
