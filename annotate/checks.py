@@ -28,7 +28,7 @@ def bucket_has_its_package(**_) -> list[Error]:
     in_bucket = settings.STORAGES["default"]["BACKEND"].startswith("storages.")
     if not in_bucket or importlib.util.find_spec("storages"):
         return []
-    return [Error("S3_BUCKET needs the extra s3: pip install 'bothsides[s3]'.", id="bothsides.E002")]
+    return [Error("S3_BUCKET needs the extra s3: pip install '.[s3]' in the folder of Bothsides.", id="bothsides.E002")]
 
 
 @register(Tags.security, deploy=True)

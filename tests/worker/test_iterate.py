@@ -132,6 +132,17 @@ def test_after_sft_the_others_begin_with_what_it_made(project):
     assert {one.what for one in passages.made_by(passage, "reward").exports.all()} == {"comparisons", "demonstrations"}
 
 
+def test_a_round_stays_open_where_nothing_can_be_trained(project, monkeypatch):
+    passage = passages.prepare(project=project)
+    with monkeypatch.context() as bare:
+        bare.setattr(running, "LIBRARIES", ("no_such_library",))
+        with pytest.raises(Invalid, match=r"no_such_library is not installed: .*'\.\[train\]'"):
+            passed(passage)
+    passage.refresh_from_db()
+    assert (passage.state, factory.current(project).state) == ("failed", "open")
+    assert passed(passage).state == "done"
+
+
 def test_it_waits_for_work_that_is_held(project, monkeypatch):
     slot = factory.held_chat(project, factory.trainer(project))
     told = []

@@ -86,7 +86,11 @@ class _Walk:
         self.progress(told, done, total, values or {})
 
     def _close(self) -> None:
-        """Close the round, and wait until nothing of it is held: the sweep does the same where one runs."""
+        """Close the round, and wait until nothing of it is held: the sweep does the same where one runs.
+
+        Raises Invalid before, where nothing could be trained here: a closed round never opens again.
+        """
+        running.require_libraries()
         passages.begin_close(**self.by)
         while True:
             assignments.expire()

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from django.conf import settings
@@ -33,6 +34,10 @@ TRAINERS = {
 importing one brings torch with it."""
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft")
+HOW_TO_INSTALL = (
+    ".venv/bin/python -m pip install --constraint constraints.txt --editable '.[train]' in the folder of Bothsides "
+    "brings what trains."
+)
 NOT_WRITTEN = ("No space left on device", "inline_container", "PytorchStreamWriter")
 """What is in the errors of safetensors and torch where a file could not be written; they are none of the system's."""
 MADE_BY = "bothsides.json"
@@ -91,6 +96,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+def require_libraries() -> None:
+    """Raises Invalid where what trains is not installed."""
+    for name in LIBRARIES:
+        if find_spec(name) is None:
+            raise Invalid(f"{name} is not installed: {HOW_TO_INSTALL}")
+
+
 @contextmanager
 def said_clearly() -> Iterator[None]:
     """A full disk and a missing library as Invalid, in a sentence."""
@@ -99,7 +111,7 @@ def said_clearly() -> Iterator[None]:
     except BothsidesError:
         raise
     except ModuleNotFoundError as error:
-        raise Invalid(f"{error.name} is not installed: pip install 'bothsides[train]' brings what trains.") from error
+        raise Invalid(f"{error.name} is not installed: {HOW_TO_INSTALL}") from error
     except OSError as error:
         told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
         raise Invalid(f"The training cannot go on: {told}.") from error
