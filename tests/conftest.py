@@ -124,3 +124,32 @@ def private_servers(tmp_path: Path) -> Iterator[list[embedded.Server]]:
     servers = embedded.start(home, throwaway=True)
     yield servers
     embedded.stop(servers)
+
+
+@pytest.fixture
+def folders(settings, tmp_path: Path) -> Path:
+    """A home of the test's own, in which everything lies that exports and imports may leave behind."""
+    settings.BOTHSIDES_HOME = tmp_path / "home"
+    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
+    settings.STORAGES = settings.STORAGES | {"default": default}
+    return settings.BOTHSIDES_HOME
+
+
+@pytest.fixture
+def rung(monkeypatch) -> list[tuple[str, int]]:
+    """The jobs that were rung for, which no worker hears."""
+    from annotate import bell
+
+    heard: list[tuple[str, int]] = []
+    monkeypatch.setattr(bell, "ring_for_job", lambda kind, pk: heard.append((kind, pk)))
+    return heard
+
+
+@pytest.fixture
+def admin_client(client):
+    """Signed in as an admin, who is no superuser."""
+    from annotate.models import Role
+    from tests import factory
+
+    client.force_login(factory.person(role=Role.ADMIN), backend="sesame.backends.ModelBackend")
+    return client

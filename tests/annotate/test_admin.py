@@ -70,13 +70,6 @@ def everything(module_rows) -> None:
     one_of_each(factory.project())
 
 
-@pytest.fixture
-def admin_client(client, project):
-    """Signed in as an admin, who is no superuser."""
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def one_of_each(project: Project) -> None:
     """A row for every list."""
     add_prompts(project=project, openings=[Opening(text=f"Say {next(_numbers)}", use_case="chat")])

@@ -5,43 +5,21 @@ from django.core.files.storage import default_storage
 from django.urls import reverse
 from django.utils import timezone
 
-from annotate import bell, derive
+from annotate import derive
 from annotate.admin.export_form import OF, OF_ALL
 from annotate.datasets import filters, snapshots
 from annotate.models import Export, Import, Role
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("folders", "rung")]
 
 ADD = "/admin/annotate/export/add/"
 LIST = "/admin/annotate/export/"
 
 
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
-
-
-@pytest.fixture(autouse=True)
-def rung(monkeypatch) -> list:
-    """What was rung for."""
-    heard = []
-    monkeypatch.setattr(bell, "ring_for_job", lambda kind, pk: heard.append((kind, pk)))
-    return heard
-
-
 @pytest.fixture
 def project():
     return factory.project(slug="field", overlap=1)
-
-
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
 
 
 def form(project, what: str = "comparisons:ranked", **more) -> dict:

@@ -17,12 +17,6 @@ def project():
     return factory.project()
 
 
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def failed(project) -> GenerationRequest:
     """A reply that did not come."""
     slot = factory.held_chat(project, factory.trainer(project))

@@ -5,19 +5,13 @@ from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 
 from annotate import access
-from annotate.models import Role, User
+from annotate.models import User
 from tests import factory
 from tests.admin_pages import filled
 
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/annotate/user/"
-
-
-@pytest.fixture
-def admin_client(client):
-    client.force_login(factory.person(role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
 
 
 def page_of(user: User) -> str:

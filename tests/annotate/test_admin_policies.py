@@ -25,12 +25,6 @@ SERVER = {
 }
 
 
-@pytest.fixture
-def admin_client(client):
-    client.force_login(factory.person(role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def refusal(admin_client, **fields) -> dict:
     """The errors of the form, and nothing added."""
     page = admin_client.post(reverse(ADD), SERVER | fields)

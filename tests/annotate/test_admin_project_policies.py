@@ -22,12 +22,6 @@ def project() -> Project:
     return made
 
 
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def page_of(project: Project) -> str:
     return reverse("admin:annotate_project_change", args=[project.pk])
 

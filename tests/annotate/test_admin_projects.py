@@ -19,12 +19,6 @@ def project() -> Project:
     return factory.project(slug="field", authors_rank_own=True)
 
 
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def page_of(project: Project) -> str:
     return reverse("admin:annotate_project_change", args=[project.pk])
 
@@ -154,6 +148,7 @@ def test_who_ranks_what_has_changed_so_the_whole_queue_is_looked_through_again(a
 
 
 def test_members_are_added_and_taken_off(admin_client, project) -> None:
+    factory.trainer(project)
     user = factory.trainer()
     page = admin_client.get(page_of(project))
     new = {"memberships-TOTAL_FORMS": 2, "memberships-1-user": user.pk, "memberships-1-project": project.pk}
@@ -166,7 +161,7 @@ def test_members_are_added_and_taken_off(admin_client, project) -> None:
 
 def test_many_members_are_a_list_of_their_own(admin_client, project, monkeypatch) -> None:
     monkeypatch.setattr(project_pages, "MEMBERS_SHOWN", 2)
-    for _ in range(2):
+    for _ in range(3):
         factory.trainer(project)
     page = admin_client.get(page_of(project))
     assert [one.opts.model for one in page.context["inline_admin_formsets"]] == [ProjectPolicy]

@@ -4,7 +4,7 @@ import pytest
 from django.urls import reverse
 
 from annotate import derive
-from annotate.models import Policy, Project, Prompt, Role
+from annotate.models import Policy, Project, Prompt
 from annotate.projects import Opening, add_prompts
 from tests import factory
 from tests.admin_pages import filled
@@ -17,12 +17,6 @@ LIST = "/admin/annotate/prompt/"
 @pytest.fixture
 def project() -> Project:
     return factory.project()
-
-
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
 
 
 @pytest.fixture

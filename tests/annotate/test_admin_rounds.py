@@ -109,12 +109,6 @@ def project(module_rows) -> Project:
     return made
 
 
-@pytest.fixture
-def admin_client(client):
-    client.force_login(factory.person(role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def look(client, project: Project) -> str:
     answer = client.get(f"/admin/rounds/{project.slug}/")
     assert answer.status_code == 200

@@ -30,12 +30,6 @@ def policy(project):
     return factory.current(project).reply_policy
 
 
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
-
-
 def beat(policy: Policy, *, name: str = "gpu-host:77", **told) -> None:
     """A worker's sign of life."""
     held = {

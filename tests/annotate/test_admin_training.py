@@ -6,35 +6,21 @@ import pytest
 from django.db.models import F
 from django.utils import timezone
 
-from annotate import bell, iterations, jobs, passages, training
+from annotate import iterations, jobs, passages, training
 from annotate.admin import curves, measured
 from annotate.admin.passages import steps
 from annotate.models import Export, Iteration, Passage, Policy, Role, TrainingPoint, TrainingRun
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("rung")]
 
 DONE = {"state": "done", "digest": "0" * 64}
 SFT = {"sft": {}, "policy": "sft", "reward": None}
 
 
-@pytest.fixture(autouse=True)
-def rung(monkeypatch) -> list:
-    """What was rung for."""
-    heard = []
-    monkeypatch.setattr(bell, "ring_for_job", lambda kind, pk: heard.append((kind, pk)))
-    return heard
-
-
 @pytest.fixture
 def project():
     return factory.project(slug="field", iteration=False)
-
-
-@pytest.fixture
-def admin_client(client, project):
-    client.force_login(factory.person(project, role=Role.ADMIN), backend="sesame.backends.ModelBackend")
-    return client
 
 
 def exported(project, what: str = "comparisons", format: str = "ranked") -> Export:

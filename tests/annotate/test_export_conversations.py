@@ -18,17 +18,9 @@ from annotate.datasets.tallies import nodes
 from annotate.models import TurnShape
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("folders")]
 
 DATA = os.environ.get("BOTHSIDES_TEST_DATA")
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
 
 
 @pytest.fixture

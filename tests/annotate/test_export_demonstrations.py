@@ -19,18 +19,10 @@ from annotate.errors import Conflict
 from annotate.models import Completion, Conversation, Export, TurnShape
 from tests import factory
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 FORMATS = list(demonstration_formats.FORMATS)
 EXAMPLES = Path(__file__).parent / "export_examples"
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from annotate.datasets import filters, shapes, shards, snapshots, writing
 from annotate.models import Export
 from tests import factory, site
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 EXPORT = """
 import sys, django
@@ -28,14 +28,6 @@ for name in sys.argv[3:]:
     out = Path(sys.argv[2]) / f"{what}-{format}-{kind}"
     snapshots.export(what, project=project, format=format, filters=filters.parse(what, {}), files=files, out=out)
 """
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
 
 
 @pytest.fixture

@@ -13,17 +13,9 @@ from annotate.datasets import shapes, shards
 from annotate.datasets.check import check
 from tests import factory
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 FORMATS = shapes.FORMATS["comparisons"]
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
 
 
 @pytest.fixture

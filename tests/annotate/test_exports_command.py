@@ -13,15 +13,7 @@ from annotate.datasets import filters, snapshots
 from annotate.models import Comparison, Conversation, Export, Prompt, Ranking
 from tests import factory
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.usefixtures("folders")]
 
 
 @pytest.fixture

@@ -129,14 +129,6 @@ def test_places_stand_in_their_order_and_apart(text):
     assert kept == text or "[" in text
 
 
-@pytest.fixture
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
-
-
 @pytest.mark.django_db
 @pytest.mark.usefixtures("folders")
 @pytest.mark.parametrize("personal_data", ["ignore", "report", "redact"])

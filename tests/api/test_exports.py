@@ -7,34 +7,18 @@ import pytest
 from django.core.files.storage import default_storage
 from django.utils import timezone
 
-from annotate import bell, exports
+from annotate import exports
 from annotate.datasets import snapshots, stored
 from annotate.models import Export
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("folders", "rung")]
 
 downloads = pytest.mark.django_db(transaction=True)
 """A download closes the database connection, because it may last."""
 
 LIST = "/api/v1/projects/field/exports/"
 RANKED = {"what": "comparisons", "format": "ranked"}
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an export may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
-
-
-@pytest.fixture(autouse=True)
-def rung(monkeypatch) -> list:
-    """What was rung for."""
-    heard = []
-    monkeypatch.setattr(bell, "ring_for_job", lambda kind, pk: heard.append((kind, pk)))
-    return heard
 
 
 @pytest.fixture

@@ -11,31 +11,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.core.management import call_command
 from django.utils import timezone
 
-from annotate import bell
 from annotate.api.uploads import ToDisk
 from annotate.models import Conversation, Import
 from tests import factory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("folders", "rung")]
 
 LIST = "/api/v1/projects/field/imports/"
-
-
-@pytest.fixture(autouse=True)
-def folders(settings, tmp_path):
-    """Everything that an upload may leave behind lies under `tmp_path`."""
-    settings.BOTHSIDES_HOME = tmp_path / "home"
-    default = settings.STORAGES["default"] | {"OPTIONS": {"location": tmp_path / "home" / "exports"}}
-    settings.STORAGES = settings.STORAGES | {"default": default}
-    return tmp_path / "home"
-
-
-@pytest.fixture(autouse=True)
-def rung(monkeypatch) -> list:
-    """What was rung for."""
-    heard = []
-    monkeypatch.setattr(bell, "ring_for_job", lambda kind, pk: heard.append((kind, pk)))
-    return heard
 
 
 @pytest.fixture
