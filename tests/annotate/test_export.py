@@ -222,6 +222,22 @@ def test_what_was_chosen_from_a_pool_says_so_and_can_be_left_out(project, tmp_pa
     assert {(line["ranking_id"], line["selection"]) for line in lines(tmp_path / "pairs")} == {(chosen.pk, "uncertain")}
 
 
+@pytest.mark.parametrize("format", ["ranked", "preference"])
+def test_what_is_brought_in_elsewhere_is_selected_as_it_was(project, tmp_path, format):
+    drawn, chosen = (factory.ranking(factory.comparison_about(project, opening)) for opening in ("One", "Two"))
+    pool = Comparison.objects.filter(pk=chosen.comparison_id)
+    pool.update(pool=chosen.comparison_id, selection="uncertain")
+    export(project, tmp_path / "out", format=format)
+    there = [line["selection"] for line in lines(tmp_path / "out")]
+    assert set(there) == {"random", "uncertain"}
+    elsewhere = factory.project()
+    for file in (tmp_path / "out").glob("*.jsonl"):
+        call_command("import_conversations", str(file), "--project", elsewhere.slug, stdout=StringIO())
+    assert sorted(elsewhere.comparisons.values_list("selection", flat=True)) == sorted(there)
+    export(elsewhere, tmp_path / "again")
+    assert sorted(line["selection"] for line in lines(tmp_path / "again")) == sorted(there)
+
+
 def openings_of(project, split: str, count: int) -> list[str]:
     """Openings whose families belong to a split."""
     texts = (f"Opening {number}" for number in range(10_000))

@@ -38,8 +38,8 @@ COLUMNS = {
     "annotate_conversation": "id, project_id, kind, state, family, created_at, finished_at, imported_in_id, source_id, "
     "digest, facts",
     "annotate_message": "id, conversation_id, position, role, text, source, source_id, facts, created_at",
-    "annotate_comparison": "id, message_id, source_id, k, project_id, imported_in_id, state, overlap, draw_seed, "
-    "draw_size, draw_index, reason, created_at, opened_at, closed_at",
+    "annotate_comparison": "id, message_id, source_id, k, selection, pool_id, project_id, imported_in_id, state, "
+    "overlap, draw_seed, draw_size, draw_index, reason, created_at, opened_at, closed_at",
     "annotate_completion": "id, kind, text, source_id, model, rejected, created_at",
     "annotate_candidate": "id, comparison_id, completion_id, original",
     "annotate_ranking": "id, comparison_id, all_bad, kind, current, active_seconds, created_at",
@@ -122,6 +122,7 @@ class _Ranked:
     """Of each the end of its line and its place."""
     original: int
     all_bad: bool
+    uncertain: bool
     message_id: int = 0
 
 
@@ -227,7 +228,7 @@ class Copying:
         context = said.names[judged.position - 1] if judged.position else ""
         _bytes(judged.source_id)
         names = _names_of_ranking(judged, context, self._import.source)
-        return _Ranked(said, said.names[judged.position], names, answers, original, judged.all_bad)
+        return _Ranked(said, said.names[judged.position], names, answers, original, judged.all_bad, judged.uncertain)
 
     # --- What is new -------------------------------------------------------------------------------------------------
 
@@ -341,7 +342,11 @@ class Copying:
         pairs = iter(zip(completion_ids, candidate_ids, strict=True))
         for one, comparison_id, ranking_id in zip(new, comparison_ids, ranking_ids, strict=True):
             name = _escaped(one.names[0].encode())
-            comparisons.append(b"%d\t%d\t%b\t%d\t%b" % (comparison_id, one.message_id, name, len(one.answers), after))
+            # What was chosen from a pool makes a pool by itself.
+            selected = b"uncertain\t%d" % comparison_id if one.uncertain else b"random\t\\N"
+            comparisons.append(
+                b"%d\t%d\t%b\t%d\t%b\t%b" % (comparison_id, one.message_id, name, len(one.answers), selected, after)
+            )
             all_bad = b"t" if one.all_bad else b"f"
             rankings.append(b"%d\t%d\t%b\timported\tt\t0\t%b\n" % (ranking_id, comparison_id, all_bad, now))
             for number, (line, rank) in enumerate(one.answers):

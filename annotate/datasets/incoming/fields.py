@@ -8,6 +8,7 @@ from annotate import manuscripts
 from annotate.datasets.incoming.items import Bad, Talk, Turn
 from annotate.datasets.incoming.mends import Mending
 from annotate.datasets.openings import UNSEEN
+from annotate.models import Comparison
 
 ID_CHARACTERS = 200
 """The longest name of a row, a message or an answer in its source."""
@@ -118,6 +119,11 @@ def talk(row: dict, turns: list[Turn], taken: set[str], *, suffix: str = "", ids
         split=short(split) if isinstance(split, str) else "",
         use_case=use_case,
     )
+
+
+def uncertain(row: dict) -> bool:
+    """Whether the row is of an export of ours, of a comparison that was not drawn at random."""
+    return row.get("selection") == Comparison.Selection.UNCERTAIN
 
 
 def _use_case(row: dict) -> str:

@@ -46,6 +46,8 @@ class Judged:
     source_id: str = ""
     """Its id in its source; empty where it has none."""
     all_bad: bool = False
+    uncertain: bool = False
+    """Whether it was chosen because a reward model was uncertain of it, as our own exports say."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,8 @@ def compared(row: dict, chosen: list[Turn], rejected: list[Turn], mends: Mending
     if answers[0].text == answers[1].text:
         raise Bad("both sides are the same")
     talk = fields.talk(row, better[: context + 1], taken, ids=IDS)
-    return Item(line=0, talks=[talk], judged=[Judged(0, context, answers)], mended=mends.names)
+    judged = Judged(0, context, answers, uncertain=fields.uncertain(row))
+    return Item(line=0, talks=[talk], judged=[judged], mended=mends.names)
 
 
 def _shared(better: list[Turn], worse: list[Turn]) -> int:

@@ -112,5 +112,12 @@ def _ordered(row: dict, context: list[Turn], answers: list[Answer], mends: Mendi
         raise Bad("it has fewer than two different answers")
     best = next(answer for answer in ranked if answer.rank == 0)
     talk = fields.talk(row, [*before, Turn("assistant", best.text)], TAKEN, ids=("ranking_id", "id"))
-    judged = Judged(0, len(before), ranked, fields.name(row.get("ranking_id")), row.get("all_bad") is True)
+    judged = Judged(
+        0,
+        len(before),
+        ranked,
+        source_id=fields.name(row.get("ranking_id")),
+        all_bad=row.get("all_bad") is True,
+        uncertain=fields.uncertain(row),
+    )
     return Item(line=0, talks=[talk], judged=[judged], mended=mends.names)
