@@ -150,6 +150,16 @@ def test_one_that_is_stopped_goes_on_from_its_checkpoint(export, base):
     assert measured(run) == pytest.approx(measured(whole), rel=1e-3)
 
 
+def test_one_that_was_cut_short_behind_its_last_checkpoint_has_the_loss_of_all_steps(export, base, monkeypatch):
+    run = asked(export, base)
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "save", lambda *_: (_ for _ in ()).throw(jobs.Stopped("It was stopped.")))
+        with pytest.raises(jobs.Stopped):
+            run_it(run)
+    run_it(run)
+    assert run.metrics["train_loss"] == pytest.approx(sum(measured(run).values()) / 8)
+
+
 def test_a_checkpoint_that_was_cut_short_is_not_gone_on_from(export, base):
     run = asked(export, base)
     folder = work.folder_of(run) / "checkpoints" / "checkpoint-3"

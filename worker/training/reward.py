@@ -59,8 +59,7 @@ def train(work: Work) -> dict:
     del trainer, model
     gc.collect()
     counts = {f"{split}_comparisons": len(held) for split, held in sets.items()}
-    told = {"train_loss": trained.training_loss, "steps": trained.global_step, "heads": heads}
-    return told | counts | left_out | _measured(work, sets)
+    return trained | {"heads": heads} | counts | left_out | _measured(work, sets)
 
 
 def _read(work: Work, tokenizer, most: float) -> tuple[dict[str, list[Comparison]], Ids, dict[str, int]]:

@@ -38,8 +38,7 @@ def train(work: Work) -> dict:
         ),
         callbacks=[Watching(work)],
     )
-    trained = run_to_the_end(trainer, work)
-    metrics = {"train_loss": trained.training_loss, "steps": trained.global_step}
+    metrics = run_to_the_end(trainer, work)
     if validation:
         metrics["validation_loss"] = trainer.evaluate()["eval_loss"]
     work.tell(SAVING, 0)

@@ -50,9 +50,12 @@ def _named(name: str) -> str:
     return told if of_train == name else f"validation_{told}"
 
 
-def run_to_the_end(trainer: transformers.Trainer, work: Work):
-    """Train, from the last checkpoint where there is one, and return what the trainer says of it."""
+def run_to_the_end(trainer: transformers.Trainer, work: Work) -> dict[str, float]:
+    """Train, from the last checkpoint where there is one; the mean loss over all steps, and how many there were."""
     # It would print every step a second time.
     trainer.remove_callback(transformers.PrinterCallback)
     checkpoint = work.last_checkpoint()
-    return trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # Its own mean is of the steps since the checkpoint, of which there may be none.
+    losses = [logged["loss"] for logged in trainer.state.log_history if "loss" in logged]
+    return {"train_loss": sum(losses) / len(losses), "steps": trainer.state.global_step}
