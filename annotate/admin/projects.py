@@ -1,12 +1,10 @@
 """Projects with their guidelines and members, and the steps of their rounds."""
 
-import json
 from collections.abc import Callable
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminTextareaWidget
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
@@ -18,6 +16,7 @@ from django.utils.safestring import SafeString
 
 from annotate import assignments, iterations, passages, projects, queue, scores
 from annotate.admin import project_policies, project_scores
+from annotate.admin.project_form import FIELDSETS, SCORES, ProjectForm
 from annotate.admin.reading import Listed, ReadOnly
 from annotate.errors import BothsidesError, Conflict
 from annotate.models import (
@@ -37,139 +36,8 @@ MEMBERS_SHOWN = 200
 
 TRAINING = (("trainingrun", "training runs"), ("passage", "passages"))
 
-KINDS = (Assignment.Kind.RANK, Assignment.Kind.CHAT, Assignment.Kind.WRITE)
-"""Kinds of work that a project hands out. Reviews come of what was written, and go to reviewers."""
-
 OF_ITERATION = {"k", "overlap", "max_new_tokens", "temperature", "top_p", "top_k", "keeps_original", "guidelines"}
 """What an iteration copies when it opens, beside the policies."""
-
-
-def tidied(text: str) -> str:
-    """As it is stored: browsers send line ends of their own."""
-    return text.replace("\r\n", "\n").strip()
-
-
-class Indented(json.JSONEncoder):
-    """JSON as people read it."""
-
-    def __init__(self, **how):
-        super().__init__(**how | {"indent": 2})
-
-
-class Keepable(json.JSONDecoder):
-    """JSON that the record can keep: no NUL, no half of a character, nothing too deep or with too many digits."""
-
-    def decode(self, text, *how):
-        try:
-            found = super().decode(text, *how)
-            told = json.dumps(found, ensure_ascii=False)
-            told.encode()
-        except (ValueError, RecursionError) as error:
-            raise json.JSONDecodeError(str(error), text, 0) from error
-        if "\\u0000" in told:
-            raise json.JSONDecodeError("NUL", text, 0)
-        return found
-
-
-class ProjectForm(forms.ModelForm):
-    """A project and the newest text of its guidelines."""
-
-    guidelines = forms.CharField(
-        required=False,
-        widget=AdminTextareaWidget(attrs={"rows": 30}),
-        help_text="Markdown. A changed text becomes a new version; earlier ones are kept.",
-    )
-    recipe = forms.JSONField(
-        required=False,
-        encoder=Indented,
-        decoder=Keepable,
-        widget=AdminTextareaWidget(attrs={"rows": 10, "class": "vLargeTextField", "spellcheck": "false"}),
-        help_text="JSON. {} is the default: a reward model of all comparisons, and PPO against it. Another: "
-        '{"sft": {"epochs": 3}, "reward": {"heads": 2}, "policy": "dpo", "dpo": {"beta": 0.2}, '
-        '"weights": {"new": 2, "last": 1}, "replies": "last"}. docs/training.md has every field.',
-    )
-    scored_by = project_scores.RunField()
-
-    class Meta:
-        model = Project
-        fields = (
-            "name",
-            "slug",
-            "guidelines",
-            "kinds",
-            "system_message",
-            "authors_rank_own",
-            "k",
-            "keeps_original",
-            "overlap",
-            "write_from",
-            "topic",
-            "turn_shape",
-            "system_editable",
-            "suggestions",
-            "suggests_unasked",
-            "review_share",
-            "counts_before_review",
-            "return_hours",
-            "max_new_tokens",
-            "temperature",
-            "top_p",
-            "top_k",
-            "split_by",
-            "recipe",
-            "scored_by",
-        )
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.instance.pk and (newest := projects.current_guidelines(self.instance)):
-            self.initial["guidelines"] = newest.text.strip()
-        if self.instance.pk and "scored_by" in self.fields:
-            self.fields["scored_by"].offer(self.instance)
-
-    def clean_guidelines(self) -> str:
-        return tidied(self.cleaned_data["guidelines"])
-
-    def clean_system_message(self) -> str:
-        return tidied(self.cleaned_data["system_message"])
-
-    def clean_kinds(self) -> list[str]:
-        """Each kind of work that trainers do once. Raises ValidationError for anything else."""
-        kinds = self.cleaned_data["kinds"]
-        if not kinds or len(kinds) != len(set(kinds)) or set(kinds) - set(KINDS):
-            raise ValidationError(f"Name each kind of work at most once, and at least one: {', '.join(KINDS)}.")
-        return kinds
-
-    def clean_split_by(self) -> str:
-        """Raises ValidationError where an export has been asked for meanwhile, which has fixed it."""
-        split_by = self.cleaned_data["split_by"]
-        if self.instance.pk:
-            try:
-                projects.check_split_by(project=self.instance, split_by=split_by)
-            except BothsidesError as error:
-                raise ValidationError(error.message) from error
-        return split_by
-
-    def clean_recipe(self) -> dict:
-        """Raises ValidationError with what is wrong in it."""
-        given = self.cleaned_data["recipe"]
-        given = {} if given is None else given
-        try:
-            passages.recipe_of(given)
-        except BothsidesError as error:
-            raise ValidationError(error.message) from error
-        return given
-
-    def clean_topic(self) -> str:
-        return tidied(self.cleaned_data["topic"])
-
-    def clean(self) -> dict:
-        """Raises ValidationError where a blank page would say nothing of what to write."""
-        cleaned = super().clean()
-        writes = "write" in cleaned.get("kinds", [])
-        if writes and cleaned.get("write_from") == WriteFrom.BLANK and not cleaned.get("topic"):
-            self.add_error("topic", "A blank page needs a topic: say what to write about.")
-        return cleaned
 
 
 class ChatsForm(forms.Form):
@@ -182,63 +50,6 @@ class PiecesForm(forms.Form):
     """How many slots for writing to open."""
 
     count = forms.IntegerField(min_value=1, max_value=100_000, initial=20, label="Writing slots")
-
-
-FIELDSETS = (
-    (None, {"fields": ("name", "slug", "guidelines")}),
-    ("Work", {"fields": ("kinds", "system_message")}),
-    (
-        "Ranking",
-        {
-            "fields": ("authors_rank_own", "k", "keeps_original", "overlap"),
-            "description": "K, the original and the overlap count from the next iteration on. The policies at the end "
-            "of the page share the K places in proportion to their weights; a policy of weight 0 gets none, and may "
-            "still be the one that trainers chat with.",
-        },
-    ),
-    (
-        "Writing",
-        {
-            "fields": ("write_from", "topic", "turn_shape", "system_editable", "suggestions", "suggests_unasked"),
-            "description": "These count at once, for pieces that are being written too.",
-        },
-    ),
-    (
-        "Review of writing",
-        {
-            "fields": ("review_share", "counts_before_review", "return_hours"),
-            "description": "Whether a piece is reviewed is decided when it is finished. Reviewers need the role "
-            "reviewer and to be members; nobody reviews what they wrote.",
-        },
-    ),
-    (
-        "Sampling",
-        {
-            "fields": ("max_new_tokens", "temperature", "top_p", "top_k"),
-            "description": "Policies and sampling settings count from the next iteration on, guidelines too.",
-        },
-    ),
-    (
-        "Splits",
-        {
-            "fields": ("split_by",),
-            "description": "Into train, validation and test. By author, what was brought in and prompts go by their "
-            "family, and what an author made in a family of another split is held out of all three.",
-        },
-    ),
-    (
-        "From one iteration to the next",
-        {
-            "fields": ("recipe",),
-            "description": "What manage.py iterate exports and trains when it ends the open iteration, and what the "
-            "next one samples from. One that is under way keeps the recipe that it began with.",
-        },
-    ),
-)
-
-
-SCORES = ("Scores", {"fields": ("scored_by", "scored")})
-"""Of a project that is there: a new one has no reward model."""
 
 
 class MembersInline(admin.TabularInline):

@@ -7,6 +7,7 @@ from django.urls import reverse
 from annotate import iterations, people, projects, scores
 from annotate.admin import project_scores
 from annotate.admin import projects as project_pages
+from annotate.admin.project_form import ProjectForm
 from annotate.models import Assignment, Export, Iteration, Membership, Project, ProjectPolicy, QueueCursor, Role
 from tests import factory
 from tests.admin_pages import filled
@@ -92,7 +93,7 @@ def test_an_export_that_is_asked_for_at_this_moment_fixes_it(admin_client, proje
     # The field is still there when the form is made.
     sent = filled(admin_client.get(page_of(project)), split_by="author")
     Export.objects.create(project=project, what="comparisons", format="ranked")
-    form = project_pages.ProjectForm(sent, instance=project)
+    form = ProjectForm(sent, instance=project)
     assert "The first export has fixed" in form.errors["split_by"][0]
 
 
