@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString
 from annotate import jobs, passages
 from annotate.admin.jobs import DASH, JobAdmin, as_lines
 from annotate.admin.reading import linked
-from annotate.models import Export, Job, Passage, TrainingRun
+from annotate.models import Export, Iteration, Job, Passage, TrainingRun
 
 State = Job.State
 
@@ -125,6 +125,8 @@ def what_now(passage: Passage) -> str:
         )
     if jobs.was_lost(passage) and not passage.background:
         return "Whoever ran it has died. “Go on” has a worker take it up."
+    if passage.opens and passage.opens.state == Iteration.State.OPEN and not passage.opens.assignments.exists():
+        return "Nothing is handed out in the new iteration yet: open slots for chats and writing on the project’s page."
     if step := passages.waiting_for(passage):
         return f"It waits for a person’s yes to the next step: {passages.TOLD[step].lower()}."
     if passage.state == State.WAITING and passage.background:

@@ -314,6 +314,14 @@ def test_an_iteration_names_the_passages_before_and_after_it(admin_client, proje
         assert re.search(f"<label>{label}:</label> .{{,40}}{link}", read(admin_client, page_of(iteration)))
 
 
+def test_a_passage_that_is_done_says_that_slots_are_to_be_opened(admin_client, project):
+    passage = begun(project, SFT, sft=ran(project))
+    Passage.objects.update(opens=iterations.open_next(project=project), state="done", ended_at=timezone.now())
+    assert "open slots for chats and writing" in read(admin_client, page_of(passage))
+    factory.chat_slot(project)
+    assert "What now" not in read(admin_client, page_of(passage))
+
+
 def test_a_person_says_yes_to_the_step_that_it_waits_for(admin_client, project, rung):
     run = ran(project)
     passage = begun(project, SFT, sft=run)

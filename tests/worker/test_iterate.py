@@ -441,6 +441,7 @@ def test_the_command_goes_all_the_way(project):
     told = said("--project", project.slug)
     new = passages.made_by(Passage.objects.get(), "policy").policy
     assert f"Iteration 2 is open. Trainers chat with {new.name}" in told
+    assert "Slots for chats and writing are opened on the project's page." in told
     assert "unseen_accuracy 0.75" in told
 
 

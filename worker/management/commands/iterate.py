@@ -104,7 +104,7 @@ class Command(RefusingCommand):
         policies = ", ".join(f"{row.policy} {row.weight}" for row in passage.opens.iterationpolicy_set.all())
         self.stdout.write(
             f"Iteration {passage.opens.number} is open. Trainers chat with {passage.opens.reply_policy}; "
-            f"weights of the candidates: {policies}."
+            f"weights of the candidates: {policies}. Slots for chats and writing are opened on the project's page."
         )
 
 
