@@ -72,7 +72,8 @@ def prepare(
     """Ask for the way from the open round to the next, by the project's recipe as it stands now.
 
     With `asks` it waits before every step for a person's yes. Raises Conflict where no round is open or another
-    passage is under way; Invalid where the recipe is wrong, its policy cannot be trained or nothing was ranked yet.
+    passage is under way; Invalid where the recipe is wrong, its policy cannot be trained or is switched off, or nothing
+    was ranked yet.
     """
     recipe = recipe_of(project.recipe)
     iteration = Iteration.objects.filter(project=project, state=Iteration.State.OPEN).first()
@@ -84,6 +85,7 @@ def prepare(
     beginning = _begins_with(recipe, iteration)
     if beginning.engine != Policy.Engine.TRANSFORMERS:
         raise Invalid(f"Policy {beginning.name} is on a server; only one that workers load themselves can be trained.")
+    _check_last(recipe, beginning)
     # What else there is nothing to learn from shows when it is exported: a round that is closed stays closed.
     if "comparisons" in recipe.exports() and not Ranking.objects.filter(comparison__project=project).exists():
         raise Invalid(f"Nothing was ranked in project {project.slug} yet, so that there is nothing to learn from.")
@@ -332,13 +334,14 @@ def begin_training(*, passage: Passage, token, step: str) -> TrainingRun:
 def open_next(*, passage: Passage, token) -> Iteration:
     """Give the new policy to the project beside the last one, open the next round, and end the passage: all or nothing.
 
-    Raises jobs.Lost, Conflict where a round is open.
+    Raises jobs.Lost, Conflict where a round is open, Invalid where the last policy is wanted and switched off.
     """
     _held(passage, token)
     recipe = recipe_of(passage.recipe)
     project = Project.objects.select_for_update(no_key=True).get(pk=passage.project_id)
     new = made_by(passage, "sft" if recipe.policy == recipes.Kind.SFT else "policy").policy
     last = _begins_with(recipe, passage.iteration)
+    _check_last(recipe, last)
     policies.switch_on(policy=new)
     _weigh(project, recipe, new, last)
     if recipe.scores and recipe.reward is not None:
@@ -367,6 +370,17 @@ def _weigh(project: Project, recipe: Recipe, new: Policy, last: Policy) -> None:
             ProjectPolicy.objects.update_or_create(project=project, policy=policy, defaults=values)
         else:
             rows.filter(policy=policy).delete()
+
+
+def _check_last(recipe: Recipe, last: Policy) -> None:
+    """Refuse a next round that would leave out the last policy, which is switched off, without a word."""
+    wanted = recipe.weights.last or recipe.replies == "last"
+    # Asked anew: the passage may have known it for days.
+    if wanted and not Policy.objects.filter(pk=last.pk, active=True).exists():
+        raise Invalid(
+            f"Policy {last.name} is switched off, and the next round is to sample from it beside the new one: switch "
+            "it on, or leave it out by the recipe, with weights of which last is 0 and replies of the new one."
+        )
 
 
 def _begins_with(recipe: Recipe, iteration: Iteration) -> Policy:

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from annotate import assignments, iterations, jobs, passages
+from annotate import assignments, iterations, jobs, passages, policies
 from annotate.errors import Conflict, Invalid
 from annotate.models import Assignment, Export, Iteration, Passage, Policy, ProjectPolicy, TrainingRun
 from tests import factory
@@ -384,6 +384,30 @@ def test_what_cannot_be_done_is_refused_before_the_round_ends(project):
         passages.prepare(project=factory.project(recipe=DPO))
     assert factory.current(project).number == 1
     assert not Passage.objects.exists()
+
+
+def test_a_last_policy_that_is_switched_off_is_not_left_out_of_the_next_round_unasked(project, monkeypatch):
+    last = factory.current(project).reply_policy
+    policies.switch_off(policy=last)
+    with pytest.raises(Invalid, match="is switched off"):
+        passages.prepare(project=project)
+    policies.switch_on(policy=last)
+    passage = passages.prepare(project=project)
+    real = passages.open_next
+
+    def switching_off(**given):
+        policies.switch_off(policy=last)
+        return real(**given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(passages, "open_next", switching_off)
+        with pytest.raises(Invalid, match=r"Opening the next round: .* is switched off"):
+            passed(passage)
+    assert not Policy.objects.filter(active=True).exists()
+    project.recipe = DPO | {"weights": {"new": 1, "last": 0}}
+    project.save()
+    passage.refresh_from_db()
+    assert passed(passage).opens.reply_policy == passages.made_by(passage, "policy").policy
 
 
 def test_there_is_one_at_a_time_and_only_with_an_open_round(project):
