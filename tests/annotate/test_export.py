@@ -224,7 +224,7 @@ def test_what_was_chosen_from_a_pool_says_so_and_can_be_left_out(project, tmp_pa
 
 @pytest.mark.parametrize("format", ["ranked", "preference"])
 def test_what_is_brought_in_elsewhere_is_selected_as_it_was(project, tmp_path, format):
-    drawn, chosen = (factory.ranking(factory.comparison_about(project, opening)) for opening in ("One", "Two"))
+    _, chosen = (factory.ranking(factory.comparison_about(project, opening)) for opening in ("One", "Two"))
     pool = Comparison.objects.filter(pk=chosen.comparison_id)
     pool.update(pool=chosen.comparison_id, selection="uncertain")
     export(project, tmp_path / "out", format=format)
