@@ -189,9 +189,10 @@ def comparisons(project, state: str, before: int | None) -> list:
     return list(_compared(project, keys).order_by("-id"))
 
 
-def disagreed(user: User, project, before: int | None) -> tuple[list, int | None]:
+def disagreed(user: User, project, before: int | None) -> tuple[list, int | None, bool]:
     """Of WINDOW comparisons of a project, the newest first, those on which the reward model differs most from the
-    people who ranked them, as in `comparisons`, each with its `difference`; and the key of the next page."""
+    people who ranked them, as in `comparisons`, each with its `difference`; the key of the next page; and whether any
+    of them is scored."""
     # Imported ones are never scored, and may be any number.
     scored = access.scored_for(user, project).filter(imported_in=None)
     if before is not None:
@@ -203,7 +204,8 @@ def disagreed(user: User, project, before: int | None) -> tuple[list, int | None
     rows = _compared(project, differing[:PAGE]).in_bulk()
     for pk, row in rows.items():
         row.difference = found[pk]
-    return [rows[pk] for pk in differing[:PAGE]], keys[WINDOW - 1] if len(keys) > WINDOW else None
+    older = keys[WINDOW - 1] if len(keys) > WINDOW else None
+    return [rows[pk] for pk in differing[:PAGE]], older, bool(found)
 
 
 def _compared(project, keys: list[int]) -> QuerySet:

@@ -84,6 +84,12 @@ def test_where_the_model_disagrees_most_comes_first(browser, html, reviewer, pro
     assert "ranked otherwise" in html(client.get(LIST, {"state": "closed", "differing": "", "before": little.pk}))
 
 
+def test_a_list_of_which_nothing_is_scored_yet_says_so(browser, html, reviewer, project, run):
+    factory.ranking(factory.open_comparison(project))
+    page = html(browser(reviewer).get(LIST, {"state": "closed", "differing": ""}))
+    assert "The reward model has scored none of these yet." in page
+
+
 def test_what_is_not_scored_takes_no_place_in_the_order(browser, reviewer, project, run, monkeypatch):
     monkeypatch.setattr(lists, "WINDOW", 2)
     little, much = (scored(project, run, order) for order in ("A D C B", "B D C A"))

@@ -80,12 +80,13 @@ def list_comparisons(request: HttpRequest, slug: str) -> HttpResponse:
     state, differing = request.GET.get("state", "closed"), "differing" in request.GET
     if state not in STATES or (differing and (state != "closed" or project.scored_by is None)):
         raise Invalid("The address of this page is broken.")
+    context = {"project": project, "newest": before is None, "state": state, "states": STATES.items()}
     if differing:
-        rows, older = lists.disagreed(request.user, project, before)
+        rows, older, scored = lists.disagreed(request.user, project, before)
+        context |= {"scored": scored, "window": lists.WINDOW, "most": lists.PAGE}
     else:
         rows, older = lists.one_page(lists.comparisons(project, state, before))
-    context = {"project": project, "rows": rows, "older": older, "newest": before is None}
-    context |= {"state": state, "states": STATES.items(), "differing": differing, "window": lists.WINDOW}
+    context |= {"rows": rows, "older": older, "differing": differing}
     return render(request, "trainers_ui/review_comparisons.html", context)
 
 
