@@ -18,6 +18,7 @@ from tests import factory, site, tiny
 from tests.worker.watching import until
 from worker import scoring, scoring_process
 from worker.scoring_process import ScoringProcess
+from worker.training import scoring as training_scoring
 from worker.training.scoring import Scorer, normalise, save
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -146,6 +147,26 @@ def test_what_cannot_be_read_is_remembered_and_keeps_nothing_else_from_being_sco
     assert [candidate for candidate, reward in kept.items() if reward is None] == [long.pk, refused.pk]
     assert len(kept) == 2 + len(others) == 4
     assert scoring.score(project=project, run=run) == 0
+
+
+def test_long_texts_are_read_few_at_a_time(made, monkeypatch):
+    scorer, asked = Scorer(made), [{"role": "user", "content": "who"}]
+    texts = [(asked, "the " * count) for count in (1, 300, 2, 100, 90, 900)]
+    alone = [scorer.score([text])[0] for text in texts]
+    monkeypatch.setattr(training_scoring, "TOKENS_AT_ONCE", 400)
+    real, batches = Scorer._batch, []
+
+    def heard(scorer, ids):
+        batches.append([len(one) for one in ids])
+        return real(scorer, ids)
+
+    monkeypatch.setattr(Scorer, "_batch", heard)
+    done = []
+    for one, other in zip(scorer.score(texts, done.append), alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert [len(batch) for batch in batches] == [1, 1, 3, 1]
+    assert done == [1, 2, 5, 6]
+    assert all(len(batch) == 1 or len(batch) * max(batch) <= 400 for batch in batches)
 
 
 def test_what_the_model_gives_no_number_keeps_nothing_else_from_being_scored(project, run, monkeypatch):

@@ -21,6 +21,10 @@ from worker.training import conversations, models
 
 HEADS = "heads.safetensors"
 
+TOKENS_AT_ONCE = 8192
+"""That a batch may have, padding counted: what it takes of memory grows with the square of its longest text. A text
+that is longer is a batch by itself, which is not padded and takes far less."""
+
 Text = tuple[list[dict], str]
 """The messages before, and what the assistant answers."""
 Reward = tuple[float, float]
@@ -90,16 +94,19 @@ class Scorer:
         """The reward that each head gives to each text; None for one that is longer than the model reads."""
         ids = [conversations.answered(self._tokenizer, before, text) for before, text in texts]
         found: list[list[float] | None] = [None] * len(ids)
-        # Those of like length together, so that little is padded.
+        # Those of like length together, so that little is padded; the longest first, whose length is that of a batch.
         order = sorted(
-            (n for n in range(len(ids)) if not self._most or len(ids[n]) <= self._most), key=lambda n: len(ids[n])
+            (n for n in range(len(ids)) if not self._most or len(ids[n]) <= self._most), key=lambda n: -len(ids[n])
         )
-        for first in range(0, len(order), self._at_once):
-            numbers = order[first : first + self._at_once]
+        done = 0
+        while done < len(order):
+            fit = max(1, TOKENS_AT_ONCE // len(ids[order[done]]))
+            numbers = order[done : done + min(self._at_once, fit)]
             for number, values in zip(numbers, self._batch([ids[number] for number in numbers]), strict=True):
                 found[number] = values
+            done += len(numbers)
             if told:
-                told(first + len(numbers))
+                told(done)
         return found
 
     @torch.no_grad()
