@@ -184,6 +184,18 @@ def test_a_model_that_was_put_in_place_is_registered_without_training(export, ba
         run_it(run)
 
 
+def test_a_model_gets_to_another_disk_whole(export, base, home, monkeypatch):
+    monkeypatch.setattr(running, "TRAINERS", {"sft": "tests.worker.quick_trainer"})
+    monkeypatch.setattr(running, "_are_on_one_disk", lambda *_: False)
+    # Of an attempt that was cut short.
+    left = home / "models" / f".{training.name_of_result(run := asked(export, base))}"
+    left.mkdir()
+    (left / "half").touch()
+    run_it(run)
+    assert {path.name for path in (home / "models" / run.location).iterdir()} == {"model.txt", running.MADE_BY}
+    assert {path.name for path in (home / "models").iterdir()} == {"tiny", run.location}
+
+
 def test_what_another_run_of_the_same_number_left_is_not_taken_for_its_own(export, base, home):
     run = asked(export, base)
     left = work.folder_of(run) / "checkpoints" / "checkpoint-3"

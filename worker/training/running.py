@@ -129,14 +129,27 @@ def put_in_place(run: TrainingRun, made: Path, metrics: dict) -> None:
     place = place_of(run)
     _check_free(run, place)
     (made / MADE_BY).write_text(json.dumps(_named(run) | {"metrics": metrics}))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not _are_on_one_disk(made, place.parent):
+        made = _copied(made, place.with_name(f".{place.name}"))
     for path in made.rglob("*"):
         if path.is_file():
             # A server of models runs as somebody else, and safetensors writes for its owner alone.
             path.chmod(0o644)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    place.parent.mkdir(parents=True, exist_ok=True)
     made.rename(place)
+
+
+def _are_on_one_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
+
+
+def _copied(made: Path, beside: Path) -> Path:
+    """A copy on the disk of the models, from where it can be moved in one step."""
+    # No model has a name that begins with a dot.
+    shutil.rmtree(beside, ignore_errors=True)
+    return Path(shutil.copytree(made, beside))
 
 
 def _check_free(run: TrainingRun, place: Path) -> None:
