@@ -43,8 +43,7 @@ def prepare(
     """
     made = recipes.parse(kind, options)
     _check_exports(kind, exports)
-    if base.engine != Policy.Engine.TRANSFORMERS:
-        raise Invalid(f"Policy {base.name} is on a server; only one that workers load themselves can be trained.")
+    check_base(base)
     if kind == Kind.PPO:
         _check_reward(reward)
     if name:
@@ -79,6 +78,12 @@ def _check_exports(kind: str, exports: Sequence[Export]) -> None:
             raise Invalid("All exports of one training are of one project: splits of another may leak into it.")
     if kind == Kind.REWARD and not any(export.what == "comparisons" for export in exports):
         raise Invalid("Demonstrations only say where 0 is; a reward model learns from comparisons as ranked.")
+
+
+def check_base(base: Policy) -> None:
+    """Raises Invalid where a training cannot begin with this policy."""
+    if base.engine != Policy.Engine.TRANSFORMERS:
+        raise Invalid(f"Policy {base.name} is on a server; only one that workers load themselves can be trained.")
 
 
 def _check_name(name: str) -> None:

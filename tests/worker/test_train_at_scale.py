@@ -190,6 +190,9 @@ def test_what_does_not_fit_is_refused(home, exports, rows):
     assert "fewer examples than there are GPUs" in refused("sft", gpus=32)
     assert "cannot be shared out to engines of 3" in refused("sft", tensor_parallel=3)
     assert "no training run 99999" in refused("ppo", reward=99999)
+    on_server = {"engine": "openai_compatible", "served_as": "x", "concurrency": 1, "context_tokens": 9}
+    factory.policy(name="far", location="http://localhost:1/v1", **on_server)
+    assert "is on a server" in refused("sft", policy="far")
     exports["sft"] = exports["ranked"]
     assert "sft at scale takes demonstrations as messages" in refused("sft")
     other = factory.project(served_by=Policy.objects.get(name="tiny"), overlap=2, secret="00" * 32)

@@ -81,8 +81,9 @@ def write(
 
     The policy that SFT makes is what the others begin with, and the reward model that is made what PPO optimises,
     where there is no run of one. The folder appears whole or not at all. Raises Invalid where one cannot learn from
-    these exports, or the folder is there.
+    these exports or begin with this policy, or the folder is there.
     """
+    training.check_base(policy)
     _check(exports, reward, machines)
     if folder.exists():
         raise Invalid(f"{folder} is there already; name a folder that is not.")
