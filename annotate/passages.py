@@ -83,8 +83,7 @@ def prepare(
             "page in the admin site; from a round that was closed by hand `manage.py train` learns."
         )
     beginning = _begins_with(recipe, iteration)
-    if beginning.engine != Policy.Engine.TRANSFORMERS:
-        raise Invalid(f"Policy {beginning.name} is on a server; only one that workers load themselves can be trained.")
+    training.check_base(beginning)
     _check_last(recipe, beginning)
     # What else there is nothing to learn from shows when it is exported: a round that is closed stays closed.
     if "comparisons" in recipe.exports() and not Ranking.objects.filter(comparison__project=project).exists():
@@ -158,6 +157,12 @@ def _is_asked_so(passage: Passage, recipe: Recipe, name: str, export: Export) ->
     return (export.what, export.format) == recipe.exports()[name] and export.filters == _filters_of(
         passage, recipe, name
     ).as_json()
+
+
+def ask_from_now_on(passage: Passage) -> None:
+    """Have one that nobody runs wait before every step that is left for a person's yes."""
+    Passage.objects.filter(pk=passage.pk).exclude(state=State.DONE).update(asks=True)
+    passage.asks = True
 
 
 def waiting_for(passage: Passage) -> str | None:

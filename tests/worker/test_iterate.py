@@ -478,6 +478,16 @@ def test_the_command_waits_for_yes_and_goes_on(project):
     assert "training the reward model" in said("--go-on", str(passage.pk))
 
 
+def test_one_that_failed_asks_from_now_on_where_it_is_gone_on_with_so():
+    project = ranked_project(recipe=IMPORTED_ONLY)
+    with pytest.raises(CommandError, match="Exporting"):
+        said("--project", project.slug)
+    project.recipe = DPO
+    project.save()
+    assert "It waits for a yes: exporting" in said("--project", project.slug, "--ask")
+    assert not TrainingRun.objects.exists()
+
+
 def test_the_command_says_what_to_do_when_it_failed():
     project = ranked_project(recipe=IMPORTED_ONLY)
     with pytest.raises(CommandError, match="--reopen it opens the next iteration without a new policy"):

@@ -74,6 +74,8 @@ class Command(RefusingCommand):
         elif background:
             told = "waits for a yes: --yes" if passages.waiting_for(passage) else f"is {passage.state} already"
             raise Conflict(f"{passage} {told}.")
+        if options["ask"]:
+            passages.ask_from_now_on(passage)
         return passage
 
     def _run(self, passage: Passage) -> None:
