@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from django.core.management import call_command
+from django.db.models import F
 
 from annotate import training
 from annotate.errors import Invalid
@@ -16,7 +17,7 @@ from tests.worker import preferences
 pytest.importorskip("trl")
 
 from tests.worker.trainings import failed, first_step_of_going_on, measured, run_it, stop_at
-from worker.training import conversations, dpo, models, work
+from worker.training import conversations, dpo, models, ranked, work
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -79,6 +80,16 @@ def test_it_learns_what_trainers_prefer_and_registers_a_policy(export, base):
     assert {name.removeprefix("validation_") for name in names if name.startswith("validation_")} <= names
     assert not [name for name in names if "eval" in name or "per_second" in name]
     assert (run.policy.parent, run.policy.active, run.policy.run) == (base, False, run)
+
+
+def test_what_was_chosen_as_uncertain_is_learnt_from_but_measures_nothing(rows, base):
+    project = Project.objects.get(pk=rows[1])
+    project.comparisons.update(pool=F("id"), selection="uncertain")
+    told = run_it(asked(base, preferences.exported(project), epochs=0.1)).metrics
+    assert (told["train_pairs"], told["validation_pairs"], "validation_loss" in told) == (PAIRS["train"], 0, False)
+    for name in rows[2]:
+        one = work.Work(asked(base, preferences.exported(project, name)), None, None)
+        assert not any(ranked.at_random(row) for row in one.rows("validation"))
 
 
 def test_every_format_gives_the_same_pairs(rows, base):

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from tests.worker.trainings import failed, first_step_of_going_on, measured, run_it, stop_at
 from worker.training import conversations, examples, kwise, measuring, ranked, scoring
+from worker.training import reward as trainer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -241,13 +242,23 @@ def test_it_learns_what_trainers_prefer_and_says_how_well(export, base, home):
     assert told["zero"]["by"] == "best_completions"
 
 
-def test_what_was_chosen_as_uncertain_is_learnt_from_but_measures_nothing(compared, base):
+@pytest.mark.parametrize("how", ["_kwise", "_pairwise"])
+def test_what_was_chosen_as_uncertain_is_learnt_from_but_measures_nothing(compared, base, monkeypatch, how):
+    make, given = getattr(trainer, how), []
+
+    def heard(work, model, tokenizer, sets, ids):
+        given.append({split: len(held) for split, held in sets.items()})
+        return make(work, model, tokenizer, sets, ids)
+
+    monkeypatch.setattr(trainer, how, heard)
     by_split: dict[str, list[int]] = {}
     for one in Comparison.objects.filter(project=compared).select_related("message__conversation"):
         by_split.setdefault(derive.split_of(compared.secret, one.message.conversation.family), []).append(one.pk)
     for pk in (*by_split["train"][:2], *by_split["validation"][:3]):
         Comparison.objects.filter(pk=pk).update(pool=pk, selection="uncertain")
-    metrics = run_it(asked(base, preferences.exported(compared), epochs=1.0)).metrics
+    more = PAIRWISE if how == "_pairwise" else {}
+    metrics = run_it(asked(base, preferences.exported(compared), epochs=1.0, **more)).metrics
+    assert given == [{"train": 12, "validation": 1, "test": 2}]
     assert (metrics["train_comparisons"], metrics["validation_comparisons"]) == (12, 4)
     splits = metrics["splits"]
     assert [splits[name]["comparisons"] for name in ("train", "validation", "test", "unseen")] == [12, 1, 2, 3]

@@ -7,7 +7,7 @@ import datasets
 import trl
 
 from annotate.errors import Invalid
-from worker.training import conversations, models
+from worker.training import conversations, models, ranked
 from worker.training.watching import Watching, run_to_the_end
 from worker.training.work import Work
 
@@ -68,11 +68,14 @@ def train(work: Work) -> dict:
 
 
 def _examples(work: Work, tokenizer, split: str) -> tuple[datasets.Dataset, int]:
-    """The pairs of a split as ids, and how many were too long."""
+    """The pairs of a split as ids, and how many were too long. Of what it does not learn from only those of comparisons
+    that were drawn at random, which alone measure honestly."""
     columns: dict[str, list[list[int]]] = {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
     too_long = 0
     for number, row in enumerate(work.rows(split)):
         work.tell(READING, number + 1)
+        if split != "train" and not ranked.at_random(row):
+            continue
         for before, better, worse in pairs(row):
             prompt = conversations.opened(tokenizer, before)
             sides = [conversations.answered(tokenizer, before, text) for text in (better, worse)]

@@ -53,8 +53,12 @@ def comparisons(rows: Iterable[dict]) -> list[Comparison]:
 
 def _comparison(row: dict) -> Comparison:
     context = [{"role": message["role"], "content": message["content"]} for message in row["context"]]
-    at_random = row.get("selection", "random") == "random"
-    return Comparison(pk=row["comparison_id"], context=context, iteration=row["iteration"], at_random=at_random)
+    return Comparison(pk=row["comparison_id"], context=context, iteration=row["iteration"], at_random=at_random(row))
+
+
+def at_random(row: dict) -> bool:
+    """Whether a line of an export is of a comparison that was drawn at random; those of before pools all were."""
+    return row.get("selection", "random") == "random"
 
 
 def _order(row: dict) -> Order:

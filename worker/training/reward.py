@@ -48,9 +48,11 @@ def train(work: Work) -> dict:
         raise Invalid(f"Policy {work.run.base.name} is of a kind whose classifier has no head called score.")
     sets, ids, left_out = _read(work, tokenizer, getattr(model.config, "max_position_embeddings", math.inf))
     models.pad_apart(model, tokenizer, {tokens[-1] for held in ids.values() for tokens in held})
+    # What it does not learn from measures it, which only random ones do honestly.
+    kept = {split: [one for one in held if one.at_random or split == "train"] for split, held in sets.items()}
     disable_dropout_in_model(model)
     make_trainer = _kwise if options.loss == "kwise" else _pairwise
-    trainer = make_trainer(work, models.with_lora(model, options, "SEQ_CLS"), tokenizer, sets, ids)
+    trainer = make_trainer(work, models.with_lora(model, options, "SEQ_CLS"), tokenizer, kept, ids)
     trained = run_to_the_end(trainer, work)
     work.tell(SAVING, 0)
     shutil.rmtree(work.made, ignore_errors=True)
@@ -59,7 +61,7 @@ def train(work: Work) -> dict:
     del trainer, model
     gc.collect()
     counts = {f"{split}_comparisons": len(held) for split, held in sets.items()}
-    return trained | {"heads": heads} | counts | left_out | _measured(work, sets)
+    return trained | {"heads": heads} | counts | left_out | _measured(work, kept)
 
 
 def _read(work: Work, tokenizer, most: float) -> tuple[dict[str, list[Comparison]], Ids, dict[str, int]]:
@@ -161,9 +163,8 @@ def _measured(work: Work, sets: dict[str, list[Comparison]]) -> dict:
         pk: {candidate: scoring.summed(_less(by_head, shift)) for candidate, by_head in held.items()}
         for pk, held in given.items()
     }
-    honest = {split: [one for one in sets[split] if one.at_random] for split in UNSEEN}
     # What it learnt from measures nothing but how much it learnt by heart.
-    shown = {"train": sets["train"]} | honest | {"unseen": [one for split in UNSEEN for one in honest[split]]}
+    shown = sets | {"unseen": [one for split in UNSEEN for one in sets[split]]}
     figures = {split: measuring.figures(held, rewards) for split, held in shown.items()}
     unseen = {f"unseen_{name}": figures["unseen"][name] for name in ("accuracy", "accuracy_error", "log_loss")}
     return unseen | {"zero": zero, "splits": figures}
