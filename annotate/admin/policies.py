@@ -84,7 +84,7 @@ class PolicyAdmin(Listed):
     """A policy never changes and is never deleted: what it sampled refers to it."""
 
     form = PolicyForm
-    list_display = ("name", "engine", "location", "served_as", "revision", "parent", "active", "created_at")
+    list_display = ("name", "engine_in_short", "location", "served_as", "revision", "parent", "active", "created_at")
     list_filter = ("active", "engine")
     list_select_related = ("parent",)
     search_fields = ("name", "location", "served_as")
@@ -92,7 +92,7 @@ class PolicyAdmin(Listed):
     autocomplete_fields = ("parent",)
 
     def get_fieldsets(self, request, obj=None):
-        last = ("served", "created_at") if obj else ()
+        last = ("served", "projects", "created_at") if obj else ()
         return [
             (
                 None,
@@ -118,7 +118,7 @@ class PolicyAdmin(Listed):
         if not obj:
             return []
         shown = ("name", "engine", "location", "revision", "quantisation", "thinking", "parent", "served", "created_at")
-        return [*shown, "line", "children", "runs", *OF_A_SERVER]
+        return [*shown, "projects", "line", "children", "runs", *OF_A_SERVER]
 
     def has_delete_permission(self, request, obj=None) -> bool:
         return False
@@ -134,6 +134,15 @@ class PolicyAdmin(Listed):
             again = "try them again among the generation requests once it is switched on."
             what = f"{failed:,} {waited} failed; {again}"
         messages.warning(request, f"{obj.off} {what} Workers finish what they have begun.")
+
+    @admin.display(description="engine")
+    def engine_in_short(self, policy: Policy) -> str:
+        """Its name; the sentence that explains it would fill a column."""
+        return policy.engine
+
+    @admin.display(description="projects that have it")
+    def projects(self, policy: Policy) -> SafeString:
+        return linked(*policy.project_set.order_by("name", "id")[:SHOWN])
 
     @admin.display(description="workers say")
     def served(self, policy: Policy) -> str:

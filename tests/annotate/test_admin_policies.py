@@ -55,6 +55,15 @@ def test_of_a_server_only_active_changes(admin_client):
     assert (policy.active, policy.served_as) == (False, "Qwen/Qwen3-8B")
 
 
+def test_a_policy_names_its_projects_and_its_engine_by_a_word(admin_client):
+    project = factory.project(name="Everyday help")
+    policy = project.policies.get()
+    page = admin_client.get(reverse("admin:annotate_policy_change", args=[policy.pk])).content.decode()
+    assert f'<a href="/admin/annotate/project/{project.pk}/change/">Everyday help</a>' in page
+    page = admin_client.get(reverse("admin:annotate_policy_changelist")).content.decode()
+    assert '<td class="field-engine_in_short">transformers</td>' in page
+
+
 def test_a_policy_of_a_loaded_model_has_no_fields_of_a_server(admin_client):
     plain = {"engine": "transformers", "location": "tiny", "served_as": "", "key_variable": ""}
     errors = refusal(admin_client, engine="transformers")
