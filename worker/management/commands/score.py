@@ -10,7 +10,7 @@ class Command(RefusingCommand):
     help = (
         "Score, in this process, the candidates of a project that its reward model has not scored yet. Workers that "
         "listen to the queue `training` do so by themselves; this is for those who have none, or want the scores of "
-        "another model. It changes nothing else, and goes on where it was when it is called again."
+        "another model. Pools that waited for just these are decided. It goes on where it was when it is called again."
     )
     example = """
     manage.py score --project demo
