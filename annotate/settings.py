@@ -223,16 +223,19 @@ CACHES = {
 ASSIGNMENT_LEASE_SECONDS = env.integer(
     "ASSIGNMENT_LEASE_SECONDS", 1800, "How long a trainer keeps a task without a sign of life.", least=1
 )
+# Ten years at most: before the year 1 there is no date, and the sweep would end at that.
 ABANDON_AFTER_HOURS = env.integer(
     "ABANDON_AFTER_HOURS",
     24,
     "After how long an expired conversation that nobody came back to is given up.",
     least=1,
+    most=87_600,
 )
 POOL_PATIENCE_HOURS = env.number(
     "POOL_PATIENCE_HOURS",
     24,
     "After how long a pool of comparisons that are not scored is ranked as if drawn at random.",
+    most=87_600,
 )
 MESSAGE_CHARACTERS = env.integer(
     "MESSAGE_CHARACTERS", 50_000, "Characters that one message of a person may have.", least=1

@@ -59,6 +59,12 @@ def test_https_makes_cookies_secure():
     assert read(expression, **PRODUCTION | {"SITE_URL": "http://127.0.0.1:8000"}) == [False, False, False]
 
 
+@pytest.mark.parametrize("name", ["ABANDON_AFTER_HOURS", "POOL_PATIENCE_HOURS"])
+def test_hours_are_no_more_than_there_are(name):
+    with pytest.raises(AssertionError, match=f"{name} must be .* 87600"):
+        read("settings.DEBUG", **PRODUCTION, **{name: "99999999"})
+
+
 def test_the_hosts_and_origin_follow_the_site():
     hosts, origins = read(
         "[settings.ALLOWED_HOSTS, settings.CSRF_TRUSTED_ORIGINS]", **PRODUCTION, ALLOWED_HOSTS="b.org"
