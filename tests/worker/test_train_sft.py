@@ -225,6 +225,15 @@ def test_a_base_without_a_template_is_refused(export, base, home):
         run_it(asked(export, base))
 
 
+def test_a_base_that_was_trained_here_is_not_looked_for_elsewhere(export, base, home, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(running, "TRAINERS", {"sft": "tests.worker.quick_trainer"})
+        made = run_it(asked(export, base)).policy
+    shutil.rmtree(home / "models" / made.location)
+    with pytest.raises(Invalid, match=r"it was trained here, and its folder .* is gone"):
+        run_it(asked(export, made))
+
+
 def test_too_long_examples_are_counted_and_none_left_is_refused(export, base):
     with pytest.raises(Invalid, match="raise max_tokens"):
         run_it(asked(export, base, max_tokens=8))

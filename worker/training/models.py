@@ -16,8 +16,11 @@ LORA_TARGETS = "all-linear"
 
 
 def source_of(policy: Policy) -> dict:
-    """Where transformers finds a policy's model, as its arguments."""
+    """Where transformers finds a policy's model. Raises Invalid where what was trained here is gone."""
     local = settings.BOTHSIDES_HOME / "models" / policy.location
+    # The hub may have another model of that name.
+    if policy.run_id is not None and not local.is_dir():
+        raise Invalid(f"Policy {policy.name} cannot be loaded: it was trained here, and its folder {local} is gone.")
     revision = {"revision": policy.revision} if policy.revision else {}
     return {"pretrained_model_name_or_path": str(local) if local.is_dir() else policy.location} | revision
 

@@ -120,6 +120,8 @@ class Scorer:
 
 
 def _loaded(folder: Path) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
+    if not folder.is_dir():
+        raise Invalid(f"The reward model in {folder} cannot be loaded: there is no such folder.")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
