@@ -32,6 +32,13 @@ class PolicyForm(forms.ModelForm):
 class PoliciesFormSet(BaseInlineFormSet):
     """All policies of a project together."""
 
+    def add_fields(self, form, index) -> None:
+        """What each is, for those who do not see the head of its column."""
+        super().add_fields(form, index)
+        for field in form.fields.values():
+            if field.label:
+                field.widget.attrs["aria-label"] = field.label
+
     def validate_unique(self) -> None:
         """Done by `clean`, in words."""
 

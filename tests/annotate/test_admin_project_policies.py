@@ -1,5 +1,7 @@
 """The policies on a project's page: what is refused, warned of, and said of the next iteration."""
 
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -210,3 +212,10 @@ def test_a_page_that_another_admin_saved_meanwhile_is_told_so(admin_client, proj
     page = admin_client.post(page_of(project), before)
     assert errors(page) == ["Somebody has added third meanwhile. Load the page anew."]
     assert weights(project)[2:] == [("third", 5, False)]
+
+
+def test_what_is_filled_in_has_its_name_beside_it_for_those_who_hear_the_page(admin_client, project):
+    page = admin_client.get(page_of(project)).content.decode()
+    for name, label in (("weight", "Weight"), ("replies", "trainers chat with it"), ("DELETE", "Delete")):
+        field = re.search(f'<input[^>]* name="{ROWS}-0-{name}"[^>]*>', page).group()
+        assert f'aria-label="{label}"' in field

@@ -40,9 +40,9 @@ class Work:
         """Keep what was measured at a step. Raises Invalid where that is no number: training has diverged."""
         lost = [name for name, value in values.items() if not math.isfinite(value)]
         if lost:
-            raise Invalid(
-                f"Training diverged: {', '.join(lost)} is no number at step {step}. A lower learning_rate may help."
-            )
+            told = ", ".join(name.replace("_", " ") for name in lost)
+            told += " is no number" if len(lost) == 1 else " are no numbers"
+            raise Invalid(f"Training diverged: {told} at step {step}. A lower learning_rate may help.")
         training.measure(run=self.run, step=step, values=values)
 
     def rows(self, split: str, what: str | None = None) -> Iterator[dict]:
