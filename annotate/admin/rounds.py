@@ -180,7 +180,9 @@ def _run(run: TrainingRun, curve: list[tuple[float, float]] | None) -> dict:
     if run.kind == TrainingRun.Kind.REWARD and metrics.get("unseen_accuracy") is not None:
         error = metrics.get("unseen_accuracy_error")
         told = f"{100 * metrics['unseen_accuracy']:.1f}{'' if error is None else f' ± {100 * error:.1f}'} %"
-        found["figures"].append((told, "of unseen pairs foretold"))
+        count = metrics.get("splits", {}).get("unseen", {}).get("comparisons")
+        of = "" if count is None else f", in {count:,} comparison{'' if count == 1 else 's'}"
+        found["figures"].append((told, f"of unseen pairs foretold{of}"))
     if run.kind == TrainingRun.Kind.PPO and metrics.get("reward_gain") is not None:
         error = metrics.get("reward_gain_error")
         found["figures"].append(

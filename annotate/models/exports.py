@@ -37,4 +37,4 @@ class Export(Job):
         ]
 
     def __str__(self) -> str:
-        return f"{self.what} {self.format} {self.digest[:12] or self.state}"
+        return f"export {self.pk} ({self.what} {self.format})"

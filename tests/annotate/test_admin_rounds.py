@@ -66,7 +66,7 @@ def learnt(project: Project) -> Policy:
     """What a reward model and PPO made of the open round, which is closed then; the next one is open with it."""
     ended = factory.current(project)
     last = max(ended.policies.all(), key=lambda policy: policy.pk)
-    accuracy = {"unseen_accuracy": 0.6875, "unseen_accuracy_error": 0.021}
+    accuracy = {"unseen_accuracy": 0.6875, "unseen_accuracy_error": 0.021, "splits": {"unseen": {"comparisons": 31}}}
     reward = trained(project, "reward", last, exported(project, "comparisons"), metrics=accuracy)
     gain = {"reward_gain": 0.5, "reward_gain_error": 0.125, "after": {"kl": 3.25}}
     ppo = trained(project, "ppo", last, exported(project, "prompts"), reward=reward, metrics=gain)
@@ -183,7 +183,7 @@ def test_the_page_shows_the_figures_with_links_to_all_parents(admin_client, proj
         "<li><b>4</b> chats</li><li><b>1</b> piece</li><li><b>4</b> comparisons</li><li><b>6</b> rankings</li>" in text
     )
     assert "1 comparison was chosen, not drawn" in text
-    assert "<b>68.8 ± 2.1 %</b>" in text
+    assert '<b>68.8 ± 2.1 %</b> <span class="help">of unseen pairs foretold, in 31 comparisons</span>' in text
     assert "<b>+0.50 ± 0.12</b>" in text
     assert "<b>3.25</b>" in text
     assert '<polyline points="0.0,56.0 40.0,42.0 80.0,28.0 120.0,14.0 160.0,0.0"/>' in text

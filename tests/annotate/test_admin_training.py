@@ -160,6 +160,7 @@ def test_the_page_of_a_run_shows_what_it_came_of_and_what_came_of_it(admin_clien
     text = read(admin_client, page_of(run))
     for row in (run.base, run.exports.get(), reward, run.policy, after):
         assert page_of(row) in text
+    assert f">export {run.exports.get().pk} (comparisons ranked)</a>" in text
     assert text.count('<svg viewBox="0 0 360 150"') == 2
     assert "reward goes from 0.1 at step 1 to 2.5 at step 2" in text
     assert "<b>learning rate</b> 3e-06" in text
