@@ -121,10 +121,10 @@ def _choose(pool: int) -> bool:
     else:
         chosen, *others = waiting
         comparisons.open_for_ranking(chosen)
+        some = any(one.there for found in scores.values() for one in found)
+        why = "not all are scored" if some else "none is scored"
         for other in others:
-            _pass_over(
-                other, f"Comparison {chosen.pk} was chosen instead, as the first that was drawn: none is scored."
-            )
+            _pass_over(other, f"Comparison {chosen.pk} was chosen instead, as the first that was drawn: {why}.")
     return True
 
 

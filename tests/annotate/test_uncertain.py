@@ -193,6 +193,7 @@ def test_scores_that_do_not_come_are_not_waited_for_for_ever(project, settings):
     GenerationRequest.objects.filter(comparison__in=pool).update(ended_at=long_ago)
     assert uncertain.choose_ready() == 1
     assert seen(pool) == [DRAWN, OVER, OVER]
+    assert Comparison.objects.get(pk=pool[1].pk).reason.endswith("as the first that was drawn: not all are scored.")
 
 
 def test_a_pool_whose_round_is_closed_fails_and_holds_it_up_no_longer(project):
