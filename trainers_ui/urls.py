@@ -6,6 +6,7 @@ from trainers_ui.views import chat, home, rank, review, review_task, sign_in, wo
 
 urlpatterns = [
     path("", home.home, name="home"),
+    path("favicon.ico", home.icon, name="icon"),
     path("history/", home.history, name="history"),
     path("keys/", home.keys, name="keys"),
     path("account/", home.account, name="account"),

@@ -70,7 +70,7 @@ def test_the_pages_as_they_are_sent(browser, project, trainer, reviewer, ranking
 def test_every_address_is_behind_the_sign_in(browser, db):
     from trainers_ui.urls import urlpatterns
 
-    open_to_all = {"sign_in_link"}
+    open_to_all = {"sign_in_link", "icon"}
     client = browser()
     assert get_resolver()
     for pattern in urlpatterns:

@@ -25,6 +25,7 @@ def test_every_page_is_in_the_same_hand(name):
     page = get_template(f"{name}.html").render({})
 
     assert "trainers_ui/look.css" in page
+    assert 'rel="icon"' in page
     assert 'class="card said"' in page
     assert 'href="/"' in page
 

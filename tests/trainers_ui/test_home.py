@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils import timezone
 
@@ -328,3 +329,8 @@ def test_queries_do_not_grow(browser, count_queries, project, trainer):
 
     assert count_queries(client, URL) == few
     assert Assignment.objects.count() > 15
+
+
+def test_browsers_find_the_icon_where_they_look_for_one(browser):
+    response = browser().get("/favicon.ico")
+    assert (response.status_code, response.headers["Location"]) == (302, static("trainers_ui/icon.svg"))

@@ -1,7 +1,9 @@
 """What there is to do, and what a person did."""
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
+from django.views.decorators.http import require_safe
 
 from annotate import access, projects
 from trainers_ui import lists
@@ -71,3 +73,9 @@ def account(request: HttpRequest) -> HttpResponse:
     """Who one is here, and the way to a password."""
     context = {"roles": sorted(access.roles_of(request.user)), "projects": access.projects_of(request.user)}
     return render(request, "trainers_ui/account.html", context)
+
+
+@require_safe
+def icon(request: HttpRequest) -> HttpResponse:
+    """What a browser asks for beside an answer that names no icon, such as JSON."""
+    return redirect(static("trainers_ui/icon.svg"))
