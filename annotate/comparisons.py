@@ -76,8 +76,10 @@ def _compare(
     index: int,
     pool: Comparison | None = None,
     begins: bool = False,
+    rung: set[int] | None = None,
 ) -> Comparison:
-    """A comparison over this message, in a pool that others began, in one that it `begins`, or by itself."""
+    """A comparison over this message, in a pool that others began, in one that it `begins`, or by itself. The policies
+    in `rung` will hear of it in any case; those that are rung for come to them."""
     comparison = Comparison.objects.create(
         project=iteration.project,
         iteration=iteration,
@@ -92,7 +94,7 @@ def _compare(
     if begins:
         comparison.pool = comparison
         comparison.save(update_fields=["pool"])
-    if not _ask(comparison, _places(comparison)):
+    if not _ask(comparison, _places(comparison), set() if rung is None else rung):
         settle(comparison.pk)
         comparison.refresh_from_db()
     return comparison
@@ -122,11 +124,12 @@ def _draw_missing(comparison: Comparison, missing: dict[int, int]) -> bool:
     draws = Counter(policy for policy, *_ in asked)
     in_vain = {policy for policy, state, active in asked if state == GenerationRequest.State.REFUSED or not active}
     again = {policy: n for policy, n in missing.items() if n and draws[policy] <= REDRAWS and policy not in in_vain}
-    return bool(again) and _ask(comparison, again)
+    return bool(again) and _ask(comparison, again, set())
 
 
-def _ask(comparison: Comparison, wanted: dict[int, int]) -> bool:
-    """A request to each of these policies for so many texts. Whether any of them is to answer."""
+def _ask(comparison: Comparison, wanted: dict[int, int], rung: set[int]) -> bool:
+    """A request to each of these policies for so many texts; those that are not in `rung` are rung for and join it.
+    Whether any of them is to answer."""
     policies = Policy.objects.in_bulk(wanted)
     purpose = GenerationRequest.Purpose.ALTERNATIVES
     messages = prompts.render_for_sampling(context(comparison), system=comparison.project.system_message)
@@ -143,9 +146,10 @@ def _ask(comparison: Comparison, wanted: dict[int, int]) -> bool:
         )
         for policy, n in wanted.items()
     )
-    waiting = [request for request in requests if request.state == GenerationRequest.State.WAITING]
-    for request in waiting:
-        bell.ring(request.policy_id)
+    waiting = {request.policy_id for request in requests if request.state == GenerationRequest.State.WAITING}
+    for policy_id in sorted(waiting - rung):
+        bell.ring(policy_id)
+    rung |= waiting
     return bool(waiting)
 
 
@@ -188,11 +192,16 @@ def sample(
         picked = dict(cursor.fetchall())
         cursor.execute("DROP TABLE drawn_from")
     made: list[Comparison] = []
+    # One bell a policy for all: where the broker does not answer each takes a second.
+    rung: set[int] = set()
     for number, (place, (seed, left, index)) in enumerate(zip(taken, draws, strict=True)):
         message = Message.objects.select_related("conversation", "completion__request").get(pk=picked[place])
         pool = None if number < count else number - (number - count) % pool_size
         first = made[pool] if pool is not None and pool < number else None
-        made.append(_compare(message, iteration, seed=seed, size=left, index=index, pool=first, begins=pool == number))
+        begins = pool == number
+        made.append(
+            _compare(message, iteration, seed=seed, size=left, index=index, pool=first, begins=begins, rung=rung)
+        )
     return made
 
 

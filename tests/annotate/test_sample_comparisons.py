@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from annotate import iterations, scores
+from annotate import bell, iterations, scores
 from annotate.models import Comparison, GenerationRequest
 from tests import factory
 
@@ -35,6 +35,16 @@ def test_it_draws_other_messages_of_finished_chats(project):
     assert {message.conversation for message in messages} == {conversation}
     waiting = GenerationRequest.objects.filter(purpose="alternatives", state="waiting")
     assert waiting.count() == 3
+
+
+def test_each_policy_is_rung_for_once(monkeypatch, django_capture_on_commit_callbacks):
+    project = factory.shared_project(1, 1, slug="demo", k=5)
+    factory.finished_chat(project, turns=6)
+    rung = []
+    monkeypatch.setattr(bell, "_send", lambda task, args, queue: rung.append((task, *args)))
+    with django_capture_on_commit_callbacks(execute=True):
+        sample(5)
+    assert sorted(rung) == sorted(("worker.look", policy.pk) for policy in project.policies.all())
 
 
 def test_it_says_when_no_message_is_left(project):
