@@ -190,6 +190,8 @@ def name_of_result(run: TrainingRun) -> str:
 def register(*, run: TrainingRun, token, location: str, digest: str, metrics: dict, versions: dict) -> Policy | None:
     """End a run with its model, and make that a policy where it is one, not active yet; None for a reward model.
 
+    It is served as the one that it began with: otherwise the two could not be compared.
+
     Raises jobs.Lost where the run is not the caller's any more, Conflict where the policy's name was taken meanwhile.
     """
     made = {"location": location, "digest": digest, "metrics": metrics, "versions": versions}
@@ -202,6 +204,8 @@ def register(*, run: TrainingRun, token, location: str, digest: str, metrics: di
                 name=name_of_result(run),
                 engine=Policy.Engine.TRANSFORMERS,
                 location=location,
+                quantisation=run.base.quantisation,
+                thinking=run.base.thinking,
                 parent=run.base,
                 run=run,
                 active=False,

@@ -185,6 +185,14 @@ def test_a_model_that_was_put_in_place_is_registered_without_training(export, ba
         run_it(run)
 
 
+def test_what_was_made_is_served_as_what_it_began_with(export, base, monkeypatch):
+    monkeypatch.setattr(running, "TRAINERS", {"sft": "tests.worker.quick_trainer"})
+    Policy.objects.update(quantisation="int8", thinking="off")
+    base.refresh_from_db()
+    made = run_it(asked(export, base)).policy
+    assert (made.quantisation, made.thinking) == ("int8", "off")
+
+
 def test_a_model_gets_to_another_disk_whole(export, base, home, monkeypatch):
     monkeypatch.setattr(running, "TRAINERS", {"sft": "tests.worker.quick_trainer"})
     monkeypatch.setattr(running, "_are_on_one_disk", lambda *_: False)
