@@ -161,11 +161,12 @@ def _made(passage: Passage) -> dict[str, SafeString]:
     """By step the links to what it made, in a handful of queries."""
     numbers = {step: made["run"] for step, made in passage.steps.items() if "run" in made}
     runs = TrainingRun.objects.select_related("policy").defer("metrics").in_bulk(list(numbers.values()))
-    exports = Export.objects.defer("manifest").in_bulk(list(passage.steps.get(passages.EXPORT, {}).values()))
+    written = passage.steps.get(passages.EXPORT, {}).values()
+    exports = Export.objects.defer("manifest").filter(pk__in=written).order_by("id")
     found = {
         step: linked(runs[number], getattr(runs[number], "policy", None))
         for step, number in numbers.items()
         if number in runs
     }
-    others = {passages.CLOSE: [passage.iteration], passages.EXPORT: exports.values(), passages.OPEN: [passage.opens]}
+    others = {passages.CLOSE: [passage.iteration], passages.EXPORT: exports, passages.OPEN: [passage.opens]}
     return found | {step: linked(*rows) for step, rows in others.items() if step in passage.steps}

@@ -84,7 +84,7 @@ class PolicyAdmin(Listed):
     """A policy never changes and is never deleted: what it sampled refers to it."""
 
     form = PolicyForm
-    list_display = ("name", "engine_in_short", "location", "served_as", "revision", "parent", "active", "created_at")
+    list_display = ("name", "engine_in_short", "location", "served_as", "parent", "active", "created_at")
     list_filter = ("active", "engine")
     list_select_related = ("parent",)
     search_fields = ("name", "location", "served_as")

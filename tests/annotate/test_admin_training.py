@@ -323,6 +323,15 @@ def test_a_passage_that_is_done_says_that_slots_are_to_be_opened(admin_client, p
     assert "What now" not in read(admin_client, page_of(passage))
 
 
+def test_the_exports_of_a_passage_stand_in_their_order(admin_client, project):
+    passage = begun(project, SFT, sft=ran(project))
+    first, second, third = (exported(project) for _ in range(3))
+    made = {"demonstrations": second.pk, "comparisons": third.pk, "prompts": first.pk}
+    Passage.objects.update(steps=passage.steps | {"export": made})
+    text = read(admin_client, page_of(passage))
+    assert text.index(page_of(first)) < text.index(page_of(second)) < text.index(page_of(third))
+
+
 def test_a_person_says_yes_to_the_step_that_it_waits_for(admin_client, project, rung):
     run = ran(project)
     passage = begun(project, SFT, sft=run)
