@@ -16,6 +16,9 @@ LOOKED_UP = 64
 AT_ONCE = 16
 """Candidates that are scored and kept together: so many are lost at most where the process is killed."""
 
+FAILURES = (Invalid, RuntimeError, IndexError)
+"""What a single text may cause: a refusal, too little memory, a token that the model does not have."""
+
 
 def score(
     *, project: Project, run: TrainingRun, most: int | None = None, told: Callable[[int], None] = lambda done: None
@@ -66,16 +69,22 @@ def _texts(candidates: Sequence[Candidate]) -> list[Text]:
 
 
 def _by_head(scorer: Scorer, texts: Sequence[Text]) -> list[list[float] | None]:
-    """What the heads give to each text; None where it is too long, or refused by the model's chat template."""
+    """What the heads give to each text; None where it is too long, refused by the model's chat template, or makes the
+    model fail that reads others."""
     try:
         return scorer.by_head(texts)
     except Invalid:
-        # One that is refused must not keep the others from their rewards.
-        return [_of_one(scorer, text) for text in texts]
+        refused = True
+    except FAILURES:
+        refused = False
+    # One of them must not keep the others from their rewards. Not before the error is gone, which holds memory.
+    found = [_of_one(scorer, text) for text in texts]
+    # Where none can be read it may be the machine, and no text.
+    return found if refused or any(found) else scorer.by_head(texts)
 
 
 def _of_one(scorer: Scorer, text: Text) -> list[float] | None:
     try:
         return scorer.by_head([text])[0]
-    except Invalid:
+    except FAILURES:
         return None

@@ -149,6 +149,29 @@ def test_what_cannot_be_read_is_remembered_and_keeps_nothing_else_from_being_sco
     assert scoring.score(project=project, run=run) == 0
 
 
+def test_a_text_on_which_the_model_fails_keeps_nothing_else_from_being_scored(project, run, monkeypatch):
+    comparison = factory.open_comparison(project)
+    large, *others = comparison.candidates.order_by("id")
+    Completion.objects.filter(pk=large.completion_id).update(text="the " * 500)
+    real, most = Scorer._batch, [0]
+
+    def short_of_memory(scorer, ids):
+        if max(map(len, ids)) > most[0]:
+            raise torch.OutOfMemoryError("Out of memory.")
+        return real(scorer, ids)
+
+    monkeypatch.setattr(Scorer, "_batch", short_of_memory)
+    # Where it fails on all it says nothing of any.
+    with pytest.raises(torch.OutOfMemoryError):
+        scoring.score(project=project, run=run)
+    assert not Score.objects.exists()
+    most[0] = 500
+    assert scoring.score(project=project, run=run) == 4
+    kept = scores.of_comparison(comparison=comparison, run=run)
+    assert [candidate for candidate, reward in kept.items() if reward is None] == [large.pk]
+    assert len(kept) == 1 + len(others)
+
+
 def test_long_texts_are_read_few_at_a_time(made, monkeypatch):
     scorer, asked = Scorer(made), [{"role": "user", "content": "who"}]
     texts = [(asked, "the " * count) for count in (1, 300, 2, 100, 90, 900)]
