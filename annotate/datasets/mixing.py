@@ -86,6 +86,8 @@ def _drawn_of(
     keys = array("Q", (_key(filters.mix_seed, source.name, place) for place, _ in enumerate(source.talks())))
     wanted = round(mix.weight * own) if mix.count is None else mix.count
     if not keys or not wanted:
+        if keys and mix.weight:
+            logger.warning("Nothing of %s is mixed in: %s of %s conversations is none.", source.name, mix.weight, own)
         return
     # What is drawn from this set itself is not among it: each is there once.
     taken = frozenset(taken)

@@ -99,6 +99,11 @@ def test_a_weight_goes_by_the_exports_own(project, file, tmp_path, weight, count
     assert len(mixed(export(project, tmp_path / "out", f"{file}:{weight}"))) == count
 
 
+def test_where_a_weight_comes_to_none_it_is_said(project, file, tmp_path, caplog):
+    assert not mixed(export(project, tmp_path / "out", f"{file}:0.1"))
+    assert "Nothing of seed.jsonl is mixed in: 0.1 of 3 conversations is none." in caplog.text
+
+
 def test_where_there_are_fewer_all_come_and_it_is_said(project, file, tmp_path, caplog):
     assert len(mixed(export(project, tmp_path / "out", f"{file}:5000"))) == 100
     assert "seed.jsonl has 100 conversations to mix in; 5000 were wanted." in caplog.text
