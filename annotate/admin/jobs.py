@@ -98,11 +98,12 @@ class JobAdmin(ReadOnly):
         return timezone.localtime(job.created_at).strftime("%Y-%m-%d %H:%M").replace("-", "\N{NON-BREAKING HYPHEN}")
 
     @admin.display(description="took")
-    def took(self, job: Job) -> str:
-        """How long the last attempt took, or has taken by now."""
+    def took(self, job: Job) -> SafeString:
+        """How long the last attempt took, or has taken by now, which a script of the page keeps fresh."""
         if job.started_at is None or job.state == Job.State.WAITING:
-            return "–"
-        return duration(((job.ended_at or timezone.now()) - job.started_at).total_seconds())
+            return DASH
+        told = duration(((job.ended_at or timezone.now()) - job.started_at).total_seconds())
+        return format_html('<span data-live="took-{}">{}</span>', job.pk, told)
 
     def stop(self, job: Job) -> None:
         """Stop it. Raises Conflict."""

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from annotate import jobs, passages
@@ -98,6 +99,12 @@ class PassageAdmin(JobAdmin):
     @admin.display(description="opened iteration")
     def opened(self, passage: Passage) -> int | None:
         return passage.opens and passage.opens.number
+
+    @admin.display(description="took")
+    def took(self, passage: Passage) -> SafeString:
+        """As of any job; one that asks begins anew with each yes."""
+        told = super().took(passage)
+        return format_html("{} since the last yes", told) if passage.agreed_to and told != DASH else told
 
     @admin.display(description="what now")
     def what_now(self, passage: Passage) -> str:

@@ -218,6 +218,7 @@ def test_a_run_is_kept_fresh_while_it_goes_on(admin_client, project):
     with jobs.running(run) as held:
         text = read(admin_client, page_of(run))
         assert "data-goes-on" in text
+        assert f'data-live="took-{run.pk}"' in text
         assert 'data-live="curves"' in text
         assert "Nothing was measured yet." in text
         jobs.end(run, token=held.token, state="failed")
@@ -319,6 +320,8 @@ def test_a_passage_that_is_done_says_that_slots_are_to_be_opened(admin_client, p
     passage = begun(project, SFT, sft=ran(project))
     Passage.objects.update(opens=iterations.open_next(project=project), state="done", ended_at=timezone.now())
     assert "open slots for chats and writing" in read(admin_client, page_of(passage))
+    Passage.objects.update(agreed_to="open", started_at=timezone.now())
+    assert "</span> since the last yes" in read(admin_client, page_of(passage))
     factory.chat_slot(project)
     assert "What now" not in read(admin_client, page_of(passage))
 
