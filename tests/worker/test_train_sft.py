@@ -133,6 +133,24 @@ def test_templates_that_forget_thoughts_give_an_example_a_turn(base, home):
     assert learnt == ["(thought)they<|im_end|>\n", "(thought)we<|im_end|>\n"]
 
 
+def test_the_validation_loss_is_the_mean_over_examples_however_many_go_through_at_once(export, base):
+    openings = (f"Query {number}" for number in range(1000))
+    split = {"validation": []}
+    while len(split["validation"]) < 2:
+        opening = next(openings)
+        split.setdefault(derive.split_of(export.project.secret, derive.family_of(opening)), []).append(opening)
+    for opening in split["validation"]:
+        turns = [factory.written_turn("user", opening), factory.written_turn("assistant", "quite another answer")]
+        factory.finished_piece(export.project, None, *turns)
+    more = snapshots.export(
+        "demonstrations", project=export.project, format="messages", filters=filters.parse("demonstrations", {})
+    )
+    once = {"epochs": 1.0, "learning_rate": 1e-12}
+    one, other = (run_it(asked(more, base, at_once=at_once, **once)) for at_once in (1, 2))
+    assert one.metrics["validation_examples"] == 3
+    assert one.metrics["validation_loss"] == pytest.approx(other.metrics["validation_loss"])
+
+
 def test_lora_trains_adapters_and_leaves_a_whole_model(export, base, home):
     pytest.importorskip("peft")
     run = run_it(asked(export, base, lora_rank=4, learning_rate=3e-2))

@@ -48,8 +48,7 @@ def train(work: Work) -> dict:
             beta=options.beta,
             max_length=None,
             eval_strategy="epoch" if validation else "no",
-            # The library takes the mean over batches, whose last may be a small one: of single pairs it is exact.
-            **models.arguments(options) | {"per_device_eval_batch_size": 1},
+            **models.arguments(options),
         ),
         callbacks=[Watching(work)],
     )

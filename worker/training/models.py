@@ -91,7 +91,8 @@ def arguments(options: Options) -> dict:
         "num_train_epochs": options.epochs,
         "learning_rate": options.learning_rate,
         "per_device_train_batch_size": options.at_once,
-        "per_device_eval_batch_size": options.at_once,
+        # The library takes the mean over batches, whose last may be a small one: of single examples it is exact.
+        "per_device_eval_batch_size": 1,
         "gradient_accumulation_steps": options.batch_size // options.at_once,
         "warmup_steps": options.warm_up,
         "lr_scheduler_type": "cosine",

@@ -14,7 +14,8 @@ READING, SAVING = "Reading examples", "Writing the model"
 def train(work: Work) -> dict:
     """Fine-tune the base on the demonstrations of the split train; leaves the model in `work.made`.
 
-    Returns the losses at the end, in nats a token of the assistant, and what was read or left out.
+    Returns the losses at the end, in nats a token of the assistant, the one of the split validation as the mean over
+    its examples, and what was read or left out.
     """
     options = work.options
     model, tokenizer = models.load(work.run.base)
