@@ -478,6 +478,16 @@ def test_the_command_waits_for_yes_and_goes_on(project):
     assert "training the reward model" in said("--go-on", str(passage.pk))
 
 
+def test_no_answer_on_a_terminal_is_no_yes(project, monkeypatch):
+    def ended(_):
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", ended)
+    assert "It waits for a yes: closing the round" in said("--project", project.slug, "--ask")
+    assert Passage.objects.get().state == "waiting"
+
+
 def test_one_that_failed_asks_from_now_on_where_it_is_gone_on_with_so():
     project = ranked_project(recipe=IMPORTED_ONLY)
     with pytest.raises(CommandError, match="Exporting"):

@@ -96,7 +96,11 @@ class Command(RefusingCommand):
         self._tell(passage)
 
     def _agreed(self, step: str) -> bool:
-        return input(f"{passages.TOLD[step]}? [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            return input(f"{passages.TOLD[step]}? [y/N] ").strip().lower() in ("y", "yes")
+        # Ctrl-D is no answer, and so no yes.
+        except EOFError:
+            return False
 
     def _tell(self, passage: Passage) -> None:
         """What came of it."""
