@@ -10,8 +10,10 @@ from tests import factory
 from trainers_ui import lists
 
 LIST = "/projects/bread/rankings/"
-REWARDS = (7.654, -3.217, 1.0, 0.5)
-SHOWN = ("7.65", "-3.2", "0.123", "Reward model", "differs from", "pairs</span>")
+# With more digits before the point than the seconds of a time have.
+REWARDS = (7777.654, -3333.217, 1.0, 0.5)
+SPREAD = 4444.123
+SHOWN = ("7777.65", "-3333.2", "4444.12", "Reward model", "differs from", "pairs</span>")
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def scored(project, run, *orders: str, rewards=REWARDS):
     comparison = factory.open_comparison(project)
     candidates = sorted(comparison.candidates.values_list("id", flat=True))
     given = zip(candidates, rewards, strict=True)
-    by_head = {pk: None if reward is None else [reward - 0.1234, reward + 0.1234] for pk, reward in given}
+    by_head = {pk: None if reward is None else [reward - SPREAD, reward + SPREAD] for pk, reward in given}
     scores.keep(run=run, by_head=by_head)
     for order in orders:
         factory.ranking(comparison, order)
@@ -47,8 +49,8 @@ def test_beside_the_order_of_people_once_all_rankings_are_in(browser, html, revi
     assert "5 pairs otherwise than the model" in page
     assert f'<span class="quiet">run {run.pk} · differs from people on 2 of 5 pairs</span>' in page
     assert "A first, then C, then D, then B." in page
-    assert '<td>1st</td><td colspan="2">7.65 <span class="quiet">spread 0.12</span>' in page
-    assert '<td>4th</td><td colspan="2">-3.22' in page
+    assert '<td>1st</td><td colspan="2">7777.65 <span class="quiet">spread 4444.12</span>' in page
+    assert '<td>4th</td><td colspan="2">-3333.22' in page
 
 
 def test_what_the_model_cannot_read_has_no_place(browser, html, reviewer, project, run):
