@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.utils.safestring import SafeString
 
+from annotate.admin.jobs import as_lines
 from annotate.admin.reading import ReadOnly, ReadOnlyInline, linked, state
 from annotate.models import Iteration, IterationPolicy
 
@@ -34,7 +35,7 @@ class IterationAdmin(ReadOnly):
         "k",
         "keeps_original",
         "overlap",
-        "sampling",
+        "sampling_values",
         "reply_policy",
         "guidelines",
         "form_version",
@@ -43,8 +44,12 @@ class IterationAdmin(ReadOnly):
         "begun_by",
         "ended_by",
     )
-    readonly_fields = ("begun_by", "ended_by")
+    readonly_fields = ("sampling_values", "begun_by", "ended_by")
     inlines = (PoliciesInline,)
+
+    @admin.display(description="sampling")
+    def sampling_values(self, iteration: Iteration) -> SafeString:
+        return as_lines(iteration.sampling)
 
     # `opened_by` is the name of the relation, of which Django would show the text alone.
     @admin.display(description="opened by")

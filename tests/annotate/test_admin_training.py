@@ -335,6 +335,12 @@ def test_the_exports_of_a_passage_stand_in_their_order(admin_client, project):
     assert text.index(page_of(first)) < text.index(page_of(second)) < text.index(page_of(third))
 
 
+def test_an_iteration_says_in_words_how_it_samples(admin_client, project):
+    text = read(admin_client, page_of(iterations.open_next(project=project)))
+    assert "<li><b>max new tokens</b> 256</li>" in text
+    assert "<li><b>temperature</b> 0.8</li>" in text
+
+
 def test_a_person_says_yes_to_the_step_that_it_waits_for(admin_client, project, rung):
     run = ran(project)
     passage = begun(project, SFT, sft=run)
