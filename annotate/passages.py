@@ -399,7 +399,8 @@ def _begins_with(recipe: Recipe, iteration: Iteration) -> Policy:
 
 def _base(passage: Passage, recipe: Recipe) -> Policy:
     """What a training begins with: what came of SFT, where that is done first."""
-    after_sft = made_by(passage, "sft")
+    # The recipe may have left out since what was done before.
+    after_sft = made_by(passage, "sft") if recipe.sft is not None else None
     return after_sft.policy if after_sft else _begins_with(recipe, passage.iteration)
 
 

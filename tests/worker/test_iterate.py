@@ -328,6 +328,31 @@ def test_a_training_that_failed_is_made_anew_as_the_recipe_asks_now(project, mon
     assert Export.objects.get() == export
 
 
+def test_sft_that_the_recipe_leaves_out_since_is_not_begun_with(project, monkeypatch):
+    opening = next(preferences.openings(project, {"train": 1}))
+    turns = [factory.written_turn("user", opening), factory.written_turn("assistant", "good")]
+    factory.finished_piece(project, None, *turns)
+    project.recipe = DPO | {"sft": {}, "reward": None}
+    project.save()
+    passage = passages.prepare(project=project)
+    real = passages.begin_training
+
+    def failing(*, step, **given):
+        if step == "policy":
+            raise Invalid("No.")
+        return real(step=step, **given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(passages, "begin_training", failing)
+        with pytest.raises(Invalid, match="No"):
+            passed(passage)
+    assert TrainingRun.objects.get().state == "done"
+    project.recipe = DPO | {"reward": None}
+    project.save()
+    passage.refresh_from_db()
+    assert passages.made_by(passed(passage), "policy").base == passage.iteration.reply_policy
+
+
 def test_a_step_with_which_a_worker_went_on_by_itself_in_vain_is_gone_on_with(project):
     project.recipe = IMPORTED_ONLY
     project.save()
