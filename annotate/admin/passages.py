@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from annotate import jobs, passages
 from annotate.admin.jobs import DASH, JobAdmin, as_lines
@@ -12,6 +13,9 @@ from annotate.admin.reading import linked
 from annotate.models import Export, Iteration, Job, Passage, TrainingRun
 
 State = Job.State
+
+SHORT_CHARACTERS = 100
+"""Of a reason in the list; its page has it whole."""
 
 
 @admin.register(Passage)
@@ -90,7 +94,9 @@ class PassageAdmin(JobAdmin):
 
     @admin.display(description="now")
     def waits(self, passage: Passage) -> str:
-        return passage.step or "–"
+        """What it does or waits for, of one that failed why."""
+        failed = passage.state == State.FAILED
+        return Truncator(passage.reason).chars(SHORT_CHARACTERS) if failed else passage.step or "–"
 
     @admin.display(description="ends iteration")
     def ends(self, passage: Passage) -> int:

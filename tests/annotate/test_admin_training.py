@@ -367,6 +367,7 @@ def test_a_passage_that_failed_is_gone_on_with_until_another_round_is_open(admin
     passage = begun(project, SFT, sft=run)
     failed = {"state": "failed", "ended_at": timezone.now(), "reason": "Opening: no disk."}
     Passage.objects.update(**failed)
+    assert "Opening: no disk." in read(admin_client, "/admin/annotate/passage/")
     text = read(admin_client, page_of(passage))
     assert "Opening: no disk." in text
     assert "Mend the cause" in text
