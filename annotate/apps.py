@@ -7,7 +7,6 @@ class AnnotateConfig(AppConfig):
     """Registers the system checks."""
 
     name = "annotate"
-    verbose_name = "Record"
 
     def ready(self) -> None:
         from annotate import checks  # noqa: F401 (registers them)

@@ -33,9 +33,9 @@ class PassageAdmin(JobAdmin):
     search_fields = ("=id", "project__slug")
     search_help_text = "Number of the passage, or the slug of its project"
     ordering = ("-id",)
-    readonly_fields = ("id", "how_far", "what_now", "took", "recipe_values")
+    readonly_fields = ("id", "how_far", "what_now", "took_since", "recipe_values")
     fieldsets = (
-        (None, {"fields": ("id", "how_far", "reason", "what_now", "project", "iteration", "opens", "took")}),
+        (None, {"fields": ("id", "how_far", "reason", "what_now", "project", "iteration", "opens", "took_since")}),
         (
             "How it was asked for",
             {
@@ -98,18 +98,18 @@ class PassageAdmin(JobAdmin):
         failed = passage.state == State.FAILED
         return Truncator(passage.reason).chars(SHORT_CHARACTERS) if failed else passage.step or "–"
 
-    @admin.display(description="ends iteration")
+    @admin.display(description="from")
     def ends(self, passage: Passage) -> int:
         return passage.iteration.number
 
-    @admin.display(description="opened iteration")
+    @admin.display(description="to")
     def opened(self, passage: Passage) -> int | None:
         return passage.opens and passage.opens.number
 
     @admin.display(description="took")
-    def took(self, passage: Passage) -> SafeString:
+    def took_since(self, passage: Passage) -> SafeString:
         """As of any job; one that asks begins anew with each yes."""
-        told = super().took(passage)
+        told = self.took(passage)
         return format_html("{} since the last yes", told) if passage.agreed_to and told != DASH else told
 
     @admin.display(description="what now")
