@@ -1,7 +1,6 @@
 """manage.py bring_demo_model"""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -35,11 +34,9 @@ def test_where_the_model_is_there_it_does_nothing_at_once(tmp_path):
     folder = tmp_path / "models" / demo_model.NAME
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    # Importing torch would fail.
+    # Importing torch, which takes seconds, would fail.
     done = run(tmp_path, PYTHONPATH=str(_without_torch(tmp_path)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began < 1
     assert [path.name for path in folder.iterdir()] == ["config.json"]
 
 
