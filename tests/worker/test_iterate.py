@@ -153,7 +153,7 @@ def test_it_waits_for_work_that_is_held(project, monkeypatch):
 
     monkeypatch.setattr(walking.time, "sleep", come_in)
     assert passed(passages.prepare(project=project), told).state == "done"
-    assert "Closing the round: waits for what is 1 held" in told
+    assert "Closing the round: waits for 1 task that is held" in told
     slot.refresh_from_db()
     assert slot.state == Assignment.State.EXPIRED
 

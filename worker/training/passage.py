@@ -20,6 +20,13 @@ LOOK_SECONDS = 0.5
 
 STEP_CHARACTERS = 80
 
+WAITS = {
+    "held": ("task that is held", "tasks that are held"),
+    "to be reviewed": ("review", "reviews"),
+    "being sampled": ("sampling", "samplings"),
+}
+"""What a round waits for, one and several of it."""
+
 
 def go_on(passage: Passage, *, progress: Progress, agreed: Callable[[str], bool] | None = None) -> Passage:
     """Run a passage that waits, or was cut short, until it is done or waits for a person's yes.
@@ -100,8 +107,8 @@ class _Walk:
             if passages.next_step(self.passage) != passages.CLOSE:
                 return
             waits = passages.held_up_by(self.passage)
-            told = ", ".join(f"{count:,} {name}" for name, count in waits.items())
-            self.tell(passages.CLOSE, f"waits for what is {told}" if told else "", 0)
+            told = ", ".join(f"{count:,} {WAITS[name][count > 1]}" for name, count in waits.items())
+            self.tell(passages.CLOSE, f"waits for {told}" if told else "", 0)
             time.sleep(LOOK_SECONDS)
 
     def _export(self) -> None:
