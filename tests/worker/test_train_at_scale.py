@@ -160,6 +160,8 @@ def test_what_cannot_be_served_is_not_brought_back(home, exports, reward, monkey
     flags = ["--bring-back", "ppo", "--policy", "tiny", "--prompts", str(exports["ppo"].pk), "--name", "x"]
     with pytest.raises(CommandError, match="There is no folder"):
         call_command("train_at_scale", str(home / "nothing"), *flags, "--reward", str(reward.pk))
+    with pytest.raises(CommandError, match=r"lacks weights: lm_head\.weight"):
+        call_command("train_at_scale", str(home / "models" / liking.NAME), *flags, "--reward", str(reward.pk))
     made = tiny.build(home / "made")
     with pytest.raises(CommandError, match="needs the run of a reward model"):
         call_command("train_at_scale", str(made), *flags)

@@ -37,10 +37,15 @@ def load(
     transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
-        model = make.from_pretrained(**source, dtype=torch.float32, **how)
+        model, info = make.from_pretrained(**source, dtype=torch.float32, output_loading_info=True, **how)
     # Whatever transformers and its file formats raise; all of it means the same here.
     except Exception as error:
         raise Invalid(f"Policy {policy.name} cannot be loaded: {loading.in_one_line(error)}") from error
+    writes = make is transformers.AutoModelForCausalLM
+    # What a classifier has in place of the head that writes words is not there yet.
+    lost = [name for name in info["missing_keys"] if writes or name.startswith(f"{model.base_model_prefix}.")]
+    if lost:
+        raise Invalid(f"Policy {policy.name} cannot be loaded: it lacks weights: {', '.join(sorted(lost)[:3])} …")
     if not tokenizer.chat_template:
         raise Invalid(f"Policy {policy.name} has no chat template, so that no conversation can be given to it.")
     if tokenizer.pad_token is None:
