@@ -80,7 +80,7 @@ class ComparisonAdmin(ReadOnly):
         "source_id",
         "state",
         "reason",
-        "selection",
+        "selected",
         "drawn_with",
         "context",
         "conversation",
@@ -98,7 +98,11 @@ class ComparisonAdmin(ReadOnly):
     @admin.display(description="selection")
     def chosen(self, comparison: Comparison) -> str:
         """A word, as the state is."""
-        return comparison.selection
+        return comparison.selection if _was_selected(comparison) else "–"
+
+    @admin.display(description="selection")
+    def selected(self, comparison: Comparison) -> str:
+        return comparison.get_selection_display() if _was_selected(comparison) else "–"
 
     @admin.display(description="iteration")
     def round(self, comparison: Comparison) -> int | str:
@@ -117,3 +121,8 @@ class ComparisonAdmin(ReadOnly):
 
     def context(self, comparison: Comparison) -> SafeString:
         return spoken(prompts.render(comparisons.context(comparison)))
+
+
+def _was_selected(comparison: Comparison) -> bool:
+    """Whether its selection says anything: what was brought in was not drawn, but may have been chosen elsewhere."""
+    return comparison.imported_in_id is None or comparison.selection != Comparison.Selection.RANDOM

@@ -11,6 +11,7 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from annotate import jobs
 from annotate.admin.reading import ReadOnly, duration
@@ -18,6 +19,8 @@ from annotate.errors import BothsidesError
 from annotate.models import Job
 
 DASH = format_html("{}", "–")
+SHORT_CHARACTERS = 100
+"""Of a reason in a list; the job's page has it whole."""
 
 
 def how_far(job: Job) -> SafeString | str:
@@ -45,6 +48,11 @@ def _amount(job: Job, share: float | None) -> str:
     # Rounded down, as the bar is: what is not done never looks done.
     done = f"{int(share * 100)}\N{NO-BREAK SPACE}%" if share is not None else f"{job.done:,}" if job.done else ""
     return ", ".join(part for part in (job.step, done) if part)
+
+
+def short_reason(job: Job) -> str:
+    """The beginning of why a job failed; empty where it did not."""
+    return Truncator(job.reason).chars(SHORT_CHARACTERS) if job.state == Job.State.FAILED else ""
 
 
 def as_lines(value: dict) -> SafeString:

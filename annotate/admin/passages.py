@@ -5,17 +5,13 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
 
 from annotate import jobs, passages
-from annotate.admin.jobs import DASH, JobAdmin, as_lines
+from annotate.admin.jobs import DASH, JobAdmin, as_lines, short_reason
 from annotate.admin.reading import linked
 from annotate.models import Export, Iteration, Job, Passage, TrainingRun
 
 State = Job.State
-
-SHORT_CHARACTERS = 100
-"""Of a reason in the list; its page has it whole."""
 
 
 @admin.register(Passage)
@@ -95,8 +91,7 @@ class PassageAdmin(JobAdmin):
     @admin.display(description="now")
     def waits(self, passage: Passage) -> str:
         """What it does or waits for, of one that failed why."""
-        failed = passage.state == State.FAILED
-        return Truncator(passage.reason).chars(SHORT_CHARACTERS) if failed else passage.step or "–"
+        return short_reason(passage) or passage.step or "–"
 
     @admin.display(description="from")
     def ends(self, passage: Passage) -> int:

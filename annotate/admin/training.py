@@ -7,7 +7,7 @@ from django.utils.safestring import SafeString
 
 from annotate import jobs, lineage, training
 from annotate.admin import curves
-from annotate.admin.jobs import JobAdmin, as_lines
+from annotate.admin.jobs import JobAdmin, as_lines, short_reason
 from annotate.admin.measured import said, tables
 from annotate.admin.reading import linked
 from annotate.models import Job, TrainingRun
@@ -131,7 +131,10 @@ class TrainingRunAdmin(JobAdmin):
         return linked(policy)
 
     @admin.display(description="made")
-    def made_in_short(self, run: TrainingRun) -> SafeString:
+    def made_in_short(self, run: TrainingRun) -> SafeString | str:
+        """What came of it, of one that failed why nothing did."""
+        if run.state == State.FAILED:
+            return short_reason(run)
         policy = getattr(run, "policy", None)
         return format_html("{}", "reward model") if policy is None and run.state == State.DONE else linked(policy)
 

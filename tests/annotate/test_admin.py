@@ -260,3 +260,15 @@ def grown(model, project: Project, size: int):
         slot = assignments.claim(user=factory.trainer(project), project=project)
         ranking = rankings.submit(assignment=slot, user=slot.trainer, tiers=[slot.shown_order])
     return ranking if model is Ranking else comparison
+
+
+@pytest.mark.parametrize(("selection", "told"), [("random", "–"), ("uncertain", "uncertain")])
+def test_of_what_was_brought_in_only_what_was_chosen_elsewhere_is_said(admin_client, project, selection, told) -> None:
+    comparison = factory.imported_comparison(project)
+    Comparison.objects.filter(pk=comparison.pk).update(
+        selection=selection, pool=comparison.pk if selection == "uncertain" else None
+    )
+    page = admin_client.get(reverse("admin:annotate_comparison_changelist"))
+    assert f'<td class="field-chosen">{told}</td>' in page.content.decode()
+    page = admin_client.get(reverse("admin:annotate_comparison_change", args=[comparison.pk]))
+    assert page.status_code == 200

@@ -191,6 +191,7 @@ def test_the_page_of_a_run_asks_no_more_for_a_long_one(admin_client, project, dj
 
 def test_what_a_run_of_each_state_wants_is_said(admin_client, project, rung):
     run = ran(project, state="failed", location="", digest="", reason="No space <left>.")
+    assert "No space &lt;left&gt;." in read(admin_client, "/admin/annotate/trainingrun/")
     text = read(admin_client, page_of(run))
     assert "No space &lt;left&gt;." in text
     assert "Mend the cause" in text
