@@ -518,5 +518,7 @@ LOGGING = {
         "django.server": {"handlers": [], "propagate": True},
         # They write a line a request; at DEBUG what was asked, and of whom.
         **{name: {"level": "WARNING"} for name in ("openai", "httpx2", "httpcore2", "httpx", "httpcore")},
+        # Of what it has no fast code for; trainers import it wherever it is installed.
+        "bitsandbytes": {"level": "ERROR"},
     },
 }

@@ -1,5 +1,6 @@
 """Models and tokenizers for training, from the policy that a run begins with, and back into a folder."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def load(
     Raises Invalid where it cannot be loaded or has no chat template.
     """
     source = source_of(policy)
-    transformers.utils.logging.disable_progress_bar()
+    _say_only_what_went_wrong()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
         model, info = make.from_pretrained(**source, dtype=torch.float32, output_loading_info=True, **how)
@@ -85,6 +86,13 @@ def save(model: torch.nn.Module, tokenizer: transformers.PreTrainedTokenizerBase
         model = model.merge_and_unload()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _say_only_what_went_wrong() -> None:
+    """Leave out what transformers tells of itself and of how libraries call each other, which no reader can mend."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def arguments(options: Options) -> dict:
