@@ -8,7 +8,7 @@ that was cut short goes on with the very export or training that it had begun. W
 from django.db import IntegrityError, transaction
 
 from annotate import iterations, jobs, policies, recipes, scores, training
-from annotate.datasets import filters, snapshots
+from annotate.datasets import asking, filters, snapshots
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import (
     Assignment,
@@ -57,8 +57,9 @@ def recipe_of(given: dict) -> Recipe:
                 raise Invalid("leave iteration out; rounds says whether exports are of all rounds or of this one.")
             if getattr(recipe, name).get("split", "train") != "train":
                 raise Invalid("leave split out; a training learns from train, and is measured on the others.")
-            filters.parse(what, getattr(recipe, name))
-        except Invalid as error:
+            for mix in getattr(filters.parse(what, getattr(recipe, name)), "mix", ()):
+                asking.export_of(mix)
+        except (Invalid, NotFound) as error:
             raise Invalid(f"{name}: {error.message}") from error
     if recipe.rounds == "this" and recipe.prompts_of == "prompts" and recipe.policy == recipes.Kind.PPO:
         raise Invalid("prompts_of: prompts are of no round; with rounds this it is comparisons.")

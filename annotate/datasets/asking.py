@@ -45,7 +45,15 @@ def ask(
 
 
 def _check_mix(mix: filters.Mix, project: Project, may_read: Callable[[Project], bool]) -> None:
-    """Whoever asks from afar must not read files of this machine, nor projects that are not theirs."""
+    """Whoever asks from afar must not read projects that are not theirs."""
+    mixed = export_of(mix)
+    if mixed.project_id != project.pk and not may_read(mixed.project):
+        raise exports.unknown(mix.name.removeprefix(EXPORT))
+
+
+def export_of(mix: filters.Mix) -> Export:
+    """The export that is mixed in. Raises Invalid where it is a file: whoever asks from afar must not read files of
+    this machine; NotFound for an export that there is not."""
     if f"{mix.name}:" == EXPORT:
         raise Invalid(f"mix: {mix} names no weight; write {EXPORT}NUMBER:WEIGHT.")
     if not mix.name.startswith(EXPORT):
@@ -53,7 +61,4 @@ def _check_mix(mix: filters.Mix, project: Project, may_read: Callable[[Project],
             f"mix: {mix.name} is a file, and files are mixed in by manage.py export only. Import it, export it, and "
             f"name that export here as {EXPORT}NUMBER:WEIGHT."
         )
-    name = mix.name.removeprefix(EXPORT)
-    mixed = exports.named(name)
-    if mixed.project_id != project.pk and not may_read(mixed.project):
-        raise exports.unknown(name)
+    return exports.named(mix.name.removeprefix(EXPORT))

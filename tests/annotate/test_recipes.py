@@ -21,6 +21,8 @@ pytestmark = pytest.mark.django_db
         ({"comparisons": {"origin": 1}}, "comparisons: origin: there is no such filter"),
         ({"comparisons": {"iteration": 1}}, "comparisons: leave iteration out"),
         ({"comparisons": None}, "comparisons is None; it is an object"),
+        ({"demonstrations": {"mix": ["/etc/seed.jsonl:0.5"]}}, "demonstrations: mix: /etc/seed.jsonl is a file"),
+        ({"demonstrations": {"mix": ["export:12345:0.5"]}}, "demonstrations: .*12345"),
         ({"reward": {"learning_rate": 0}}, "reward: learning_rate is 0"),
         ({"comparisons": {"split": "test"}}, "comparisons: leave split out"),
         ({"reward": {"learning_rate": 1e999}}, "learning_rate is inf; it is a number"),
