@@ -21,11 +21,8 @@ class ChatTemplate:
     def __init__(self, tokenizer: transformers.PreTrainedTokenizerBase, thinking: str = ""):
         self._tokenizer = tokenizer
         source = tokenizer.get_chat_template()
-        if thinking and "enable_thinking" not in source:
-            raise LoadError(
-                f"The chat template of {tokenizer.name_or_path} does not let one choose whether the model thinks: add "
-                "a policy whose field thinking is left empty."
-            )
+        if thinking:
+            check_lets_choose(tokenizer)
         self._more = {"enable_thinking": thinking == "on"} if thinking else {}
         self.hash = hashlib.sha256(source.encode()).hexdigest()
         self.takes_system = takes_system(tokenizer, **self._more)
@@ -57,6 +54,29 @@ class ChatTemplate:
 
     def _render(self, messages: list[dict], **how):
         return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **how, **self._more)
+
+
+def check_lets_choose(tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+    """Raise LoadError where the chat template does not let one choose whether the model thinks first."""
+    if "enable_thinking" not in tokenizer.get_chat_template():
+        raise LoadError(
+            f"The chat template of {tokenizer.name_or_path} does not let one choose whether the model thinks: add a "
+            "policy whose field thinking is left empty."
+        )
+
+
+def choose(tokenizer: transformers.PreTrainedTokenizerBase, thinking: str) -> None:
+    """Have the chat template do by itself what a policy's `thinking` says, `on` or `off`, where nobody chooses.
+
+    So all that reads the tokenizer, and the model that is saved with it, do the same. Raises LoadError where the
+    template lets nobody choose.
+    """
+    check_lets_choose(tokenizer)
+    told = f"{{% if enable_thinking is not defined %}}{{% set enable_thinking = {str(thinking == 'on').lower()} %}}"
+    chosen = f"{told}{{% endif %}}"
+    # What was trained from here begins with it already.
+    if not tokenizer.get_chat_template().startswith(chosen):
+        tokenizer.chat_template = chosen + tokenizer.get_chat_template()
 
 
 def takes_system(tokenizer: transformers.PreTrainedTokenizerBase, **how) -> bool:

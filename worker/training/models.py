@@ -10,7 +10,8 @@ from django.conf import settings
 from annotate.errors import Invalid
 from annotate.models import Policy
 from annotate.recipes import Options
-from worker.engines import loading
+from worker.engines import loading, templates
+from worker.engines.base import LoadError
 
 LORA_TARGETS = "all-linear"
 """As QLoRA found to be needed to reach full fine-tuning (Dettmers et al. 2023, arXiv 2305.14314)."""
@@ -31,6 +32,7 @@ def load(
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """A policy's model, by the transformers class `make`, and its tokenizer, which pads.
 
+    The tokenizer's chat template has the model think or not as the policy says, where nobody chooses.
     In float32: optimisers lose small steps in anything less, and on a GPU the passes run in bfloat16 all the same.
     Raises Invalid where it cannot be loaded or has no chat template.
     """
@@ -49,6 +51,11 @@ def load(
         raise Invalid(f"Policy {policy.name} cannot be loaded: it lacks weights: {', '.join(sorted(lost)[:3])} …")
     if not tokenizer.chat_template:
         raise Invalid(f"Policy {policy.name} has no chat template, so that no conversation can be given to it.")
+    if policy.thinking:
+        try:
+            templates.choose(tokenizer, policy.thinking)
+        except LoadError as error:
+            raise Invalid(f"Policy {policy.name} cannot be trained: {error}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
