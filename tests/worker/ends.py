@@ -68,18 +68,22 @@ def check_reply(slot: Assignment, request: GenerationRequest, *, told_its_end: b
     completion = request.completions.get()
     replies = slot.conversation.messages.filter(role=Message.ChatRole.ASSISTANT, position=request.position)
     assert [(one.text, one.completion_id) for one in replies] == [(completion.text, completion.pk)]
-    told = events(request)
-    ends = [event["kind"] for event in told if event["kind"] in ("done", "failed", "refused", "stopped")]
     if told_its_end:
-        assert ends == ["done"]
-        assert shown(told) == completion.text
+        # It is told right after it is stored.
+        until(lambda: _ends_told(request))
+        assert _ends_told(request) == ["done"]
+        assert shown(events(request)) == completion.text
     else:
-        assert ends == []
-        assert completion.text.startswith(shown(told))
+        assert _ends_told(request) == []
+        assert completion.text.startswith(shown(events(request)))
     seen = page(slot.trainer, "work", slot.pk)
     assert "data-pending" not in seen
     assert seen.count('class="turn assistant"') == slot.conversation.messages.filter(role="assistant").count()
     return completion.text
+
+
+def _ends_told(request: GenerationRequest) -> list[str]:
+    return [event["kind"] for event in events(request) if event["kind"] in ("done", "failed", "refused", "stopped")]
 
 
 def check_comparison(comparison: Comparison) -> None:
