@@ -261,6 +261,17 @@ def test_the_focus_stays_in_the_box_after_a_button_that_goes(open_page, own_proj
     expect(page.get_by_text("Stopped before the first word.")).to_be_visible()
     expect(box(page)).to_be_focused()
 
+    # Where the server has not answered yet too; what it begins then is not waited for any more.
+    asked = []
+    page.route("**/suggest/", lambda route: asked.append(route))
+    page.keyboard.press("Alt+a")
+    stop.click()
+    expect(page.get_by_text("Stopped before the first word.")).to_be_visible()
+    expect(stop).to_be_hidden()
+    with page.expect_request("**/stop/"):
+        asked.pop().fulfill(json={"request": 2, "n": 2})
+    expect(box(page)).to_be_focused()
+
 
 def test_the_choice_between_two_drafts_is_in_sight_and_leads_back_to_the_box(open_page, own_project, running):
     page = a_desk(open_page, own_project, running)

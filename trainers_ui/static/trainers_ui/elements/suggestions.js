@@ -16,6 +16,7 @@ const ACTIONS = [
 ];
 const ENDED = { length: "cut at its longest", stopped: "stopped" };
 const AWAY = "Suggestions are not available now";
+const STOPPED = "Stopped before the first word.";
 const CROWDED = "Many texts are being watched at this moment, so these come in larger pieces.";
 
 export class Suggestions {
@@ -53,7 +54,11 @@ export class Suggestions {
       const fields = { role: turn.role, before: JSON.stringify(before), hint, n };
       if (doc.system !== null) fields.system = doc.system;
       const answer = await post(this.task.dataset.suggestUrl, fields);
-      if (this.asked !== asked) return;
+      if (this.asked !== asked) {
+        // Stopped, or left, before it had begun; what was asked for since has taken its place.
+        if (!this.asked) post(this.task.dataset.stopUrl).catch(() => {});
+        return;
+      }
       this.asking = false;
       this.of.set(turn.key, new Offers({ ...answer, role: turn.role, position: at + 1, hint }));
       this.follow();
@@ -154,14 +159,18 @@ export class Suggestions {
     const why = offers.reason ? `: ${offers.reason}` : ".";
     if (offers.state === "failed") this.say(`No suggestion could be written${why} Ask again, now or later; what you write is not concerned.`, true);
     else if (offers.state === "refused") this.say("The conversation is longer than the model can read, so it cannot suggest anything here. Write on.", true);
-    else if (!ready) this.say(offers.state === "cancelled" ? "Stopped before the first word." : "The model had nothing to suggest. Ask again.");
+    else if (!ready) this.say(offers.state === "cancelled" ? STOPPED : "The model had nothing to suggest. Ask again.");
     else this.task.heard(`${ready === 1 ? "One suggestion is" : `${ready} suggestions are`} ready.`);
   }
 
   async stop() {
     if (!this.pending) return;
-    this.asked = null;
-    this.asking = false;
+    if (this.asking) {
+      this.asked = null;
+      this.asking = false;
+      this.refresh();
+      this.say(STOPPED);
+    }
     try {
       await post(this.task.dataset.stopUrl);
     } catch (error) {
