@@ -42,7 +42,8 @@ AWAY = (OperationalError, InterfaceError, InternalError)
 """The database is away, or let go of this process in the middle of a transaction because it hung."""
 BACK_OFF_SECONDS = (0.5, 1, 2, 5)
 SLOW_REDIS_SECONDS = 0.5
-
+QUIET_SECONDS = 5.0
+"""So long nothing is published after Redis was slow: pages look up by themselves how their request stands."""
 
 State = GenerationRequest.State
 TOLD_AS = {State.DONE: "done", State.FAILED: "failed", State.REFUSED: "refused", State.CANCELLED: "stopped"}
@@ -486,4 +487,4 @@ class Serving:
         began = time.monotonic()
         streams.publish(job.request.assignment_id, events)
         if time.monotonic() - began > SLOW_REDIS_SECONDS:
-            self._redis_after = time.monotonic() + 5
+            self._redis_after = time.monotonic() + QUIET_SECONDS
