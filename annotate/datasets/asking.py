@@ -7,9 +7,6 @@ from annotate.datasets import filters, shards, snapshots
 from annotate.errors import Invalid
 from annotate.models import Export, Project, User
 
-EXPORT = "export:"
-"""How a mix names an export; all else is a file on the machine of the worker."""
-
 
 def ask(
     *,
@@ -48,17 +45,17 @@ def _check_mix(mix: filters.Mix, project: Project, may_read: Callable[[Project],
     """Whoever asks from afar must not read projects that are not theirs."""
     mixed = export_of(mix)
     if mixed.project_id != project.pk and not may_read(mixed.project):
-        raise exports.unknown(mix.name.removeprefix(EXPORT))
+        raise exports.unknown(mix.export)
 
 
 def export_of(mix: filters.Mix) -> Export:
     """The export that is mixed in. Raises Invalid where it is a file: whoever asks from afar must not read files of
     this machine; NotFound for an export that there is not."""
-    if f"{mix.name}:" == EXPORT:
-        raise Invalid(f"mix: {mix} names no weight; write {EXPORT}NUMBER:WEIGHT.")
-    if not mix.name.startswith(EXPORT):
+    if f"{mix.name}:" == filters.EXPORT:
+        raise Invalid(f"mix: {mix} names no weight; write {filters.EXPORT}NUMBER:WEIGHT.")
+    if mix.export is None:
         raise Invalid(
             f"mix: {mix.name} is a file, and files are mixed in by manage.py export only. Import it, export it, and "
-            f"name that export here as {EXPORT}NUMBER:WEIGHT."
+            f"name that export here as {filters.EXPORT}NUMBER:WEIGHT."
         )
-    return exports.named(mix.name.removeprefix(EXPORT))
+    return exports.named(mix.export)

@@ -38,6 +38,10 @@ INCLUDE = {
 """What `include` may add, by what is exported."""
 
 
+EXPORT = "export:"
+"""How a mix names an export; all else is a file on the machine that writes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mix:
     """A set that is mixed in: a file or `export:` and an export's number or digest, and how much of it.
@@ -48,6 +52,11 @@ class Mix:
     name: str
     weight: float | None = None
     count: int | None = None
+
+    @property
+    def export(self) -> str | None:
+        """The number or digest of the export that is mixed in; None where it is a file."""
+        return self.name.removeprefix(EXPORT) if self.name.startswith(EXPORT) else None
 
     def __str__(self) -> str:
         return f"{self.name}:{self.count if self.weight is None else self.weight}"

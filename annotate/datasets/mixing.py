@@ -16,7 +16,7 @@ from pathlib import Path
 from annotate import exports, families
 from annotate.datasets import demonstration_rows, shapes, stored
 from annotate.datasets.demonstration_formats import alternates
-from annotate.datasets.filters import Demonstrations, Mix
+from annotate.datasets.filters import EXPORT, Demonstrations, Mix
 from annotate.datasets.incoming import files, formats
 from annotate.datasets.incoming.items import Talk
 from annotate.errors import Invalid
@@ -24,8 +24,6 @@ from annotate.models import Export, Project
 
 logger = logging.getLogger(__name__)
 
-EXPORT = "export:"
-"""How the name of a set begins that is an export; all others are files."""
 
 MIXED = ("demonstrations", "conversations")
 """Exports of what can be mixed in, in the format `messages`."""
@@ -54,7 +52,7 @@ def drawn(project: Project, filters: Demonstrations, own: int) -> Iterator[list[
     read or mixed in.
     """
     taken: set[tuple[str, int]] = set()
-    several = sum(mix.name.startswith(EXPORT) for mix in filters.mix) > 1
+    several = sum(mix.export is not None for mix in filters.mix) > 1
     for mix in filters.mix:
         for line in _drawn_of(_opened(mix, project), project, filters, mix, own, taken):
             yield [line]
@@ -165,8 +163,8 @@ def _smallest(keys: array, count: int) -> int:
 
 
 def _opened(mix: Mix, project: Project) -> "_File | _Export":
-    if mix.name.startswith(EXPORT):
-        return _Export(exports.named(mix.name.removeprefix(EXPORT)), project)
+    if mix.export is not None:
+        return _Export(exports.named(mix.export), project)
     return _File(Path(mix.name), project)
 
 
