@@ -22,30 +22,35 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.
 DISLIKED = "all"
 """The word that the model says most often, and that the trainers of this test would rather not read."""
 
-CHATS = {"train": 40, "validation": 12, "test": 8}
+CHATS = {"train": 80, "validation": 16, "test": 8}
 MAX_KL = 5.0
 RECIPE = {
-    "reward": {"epochs": 8, "learning_rate": 3e-3, "batch_size": 4, "heads": 2, "max_tokens": 200},
+    "reward": {"epochs": 16, "learning_rate": 3e-3, "batch_size": 4, "heads": 2, "max_tokens": 200},
     "ppo": {
-        "episodes": 768,
-        "batch_size": 32,
-        "at_once": 32,
+        "episodes": 1536,
+        "batch_size": 64,
+        "at_once": 64,
         "max_new_tokens": 16,
         "max_tokens": 200,
         "learning_rate": 3e-4,
         "ppo_epochs": 2,
         "temperature": 1.0,
         "missing_end": 0.0,
-        "kl_coef": 0.4,
+        "kl_coef": 0.8,
         "max_kl": MAX_KL,
     },
 }
 DPO = {"learning_rate": 1e-4, "batch_size": 16, "at_once": 16, "max_tokens": 200}
 
 
-def hidden(text: str) -> int:
-    """How good trainers find an answer: the seldomer it says that word, the better."""
-    return -text.split().count(DISLIKED)
+def hidden(text: str) -> float:
+    """How good trainers find an answer: the smaller the share of that word in it, the better; one without words is bad.
+
+    The share, since by the number of times the best answer would be an empty one, and a policy that comes to write
+    always that has collapsed.
+    """
+    words = text.split()
+    return -words.count(DISLIKED) / len(words) if words else -1.0
 
 
 @pytest.fixture
@@ -89,16 +94,16 @@ def rank_all(project: Project, trainers: list) -> None:
         except NothingLeft:
             waiting.pop(0)
             continue
-        tiers: dict[int, list[int]] = {}
+        tiers: dict[float, list[int]] = {}
         for candidate in slot.comparison.candidates.select_related("completion"):
             tiers.setdefault(hidden(candidate.completion.text), []).append(candidate.pk)
         best_first = [tiers[score] for score in sorted(tiers, reverse=True)]
         rankings.submit(assignment=slot, user=user, tiers=best_first)
 
 
-def scores_by_policy(iteration) -> dict[int, list[int]]:
+def scores_by_policy(iteration) -> dict[int, list[float]]:
     """The hidden scores of a round's candidates by the policy that wrote them."""
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[float]] = {}
     rows = RankedCandidate.objects.filter(ranking__comparison__iteration=iteration)
     for policy, text in rows.values_list("candidate__completion__request__policy", "candidate__completion__text"):
         found.setdefault(policy, []).append(hidden(text))
@@ -137,6 +142,7 @@ def test_people_prefer_what_was_learnt_from_them(project, serve):
     hold_round(project, trainers, [f"Once more: {opening}" for opening in openings], serve)
     scores = scores_by_policy(second)
     error = sum(statistics.variance(found) / len(found) for found in scores.values()) ** 0.5
+    # With all drawn anew, seven times: 6.9 to 9.5 errors, and 82 to 90 % of the pairs.
     assert statistics.mean(scores[new.pk]) - statistics.mean(scores[last.pk]) > 3 * error
     assert wins(second, new.pk, last.pk) > 0.65
 
