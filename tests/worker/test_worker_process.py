@@ -46,13 +46,23 @@ def assert_everything_ended_once():
 
 def test_a_worker_that_is_killed_loses_nothing_and_stores_nothing_twice(launch, endless):
     requests = bulk(endless, 8, max_new_tokens=250)
-    # Two that are done early, so that there is time in which others are in the middle and some wait.
-    for request in requests[:2]:
-        request.sampling = {**request.sampling, "max_new_tokens": 20}
-        request.save(update_fields=["sampling"])
+    # One that is done early, so that there is time in which others are in the middle and some wait.
+    early = requests.earliest("pk")
+    early.sampling = {**early.sampling, "max_new_tokens": 20}
+    early.save(update_fields=["sampling"])
     first = launch(WORKER_CAPACITY="9")
-    until(lambda: requests.filter(state=State.DONE).exists() and requests.filter(state=State.CLAIMED).exists(), 60)
-    first.send_signal(signal.SIGKILL)
+
+    def amid_its_work():
+        """Looks while it is frozen, so that it is killed as it was seen."""
+        first.send_signal(signal.SIGSTOP)
+        if requests.filter(state=State.DONE).exists() and requests.filter(state=State.CLAIMED).exists():
+            return True
+        first.send_signal(signal.SIGCONT)
+        return False
+
+    until(lambda: requests.filter(state=State.DONE).exists(), 60)
+    until(amid_its_work, 60)
+    first.kill()
     first.wait()
     assert requests.filter(state=State.CLAIMED).exists()
     before = set(Completion.objects.values_list("pk", flat=True))
