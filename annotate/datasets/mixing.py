@@ -24,7 +24,6 @@ from annotate.models import Export, Project
 
 logger = logging.getLogger(__name__)
 
-
 MIXED = ("demonstrations", "conversations")
 """Exports of what can be mixed in, in the format `messages`."""
 

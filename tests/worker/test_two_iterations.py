@@ -146,7 +146,7 @@ def test_people_prefer_what_was_learnt_from_them(project, serve):
     assert statistics.mean(scores[new.pk]) - statistics.mean(scores[last.pk]) > 3 * error
     assert wins(second, new.pk, last.pk) > 0.65
 
-    # The other way to a policy, which a second time does not make answers ever shorter.
+    # The other way to a policy, without PPO and so without asking anything of the reward model.
     project.recipe = RECIPE | {"policy": "dpo", "dpo": DPO, "reward": RECIPE["reward"] | {"epochs": 1}}
     project.save()
     call_command("iterate", "--project", project.slug)
